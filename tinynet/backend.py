@@ -1,0 +1,124 @@
+"""NumPy or CuPy: the array module follows the array.
+
+There is no global switch. Code asks `xp = array_module(x)` and calls `xp.sqrt(x)`; arrays on a GPU are CuPy arrays and
+stay there. CuPy is looked up only when it has been imported already, or when a CUDA device is asked for by name.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import DeviceError, DtypeError
+
+Array = Any  # numpy.ndarray or cupy.ndarray; no common static type exists
+
+
+class Device(NamedTuple):
+    """A place where arrays live. kind: "cpu" or "cuda". index: number of the GPU (0 on a CPU)."""
+
+    kind: str
+    index: int = 0
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
+
+def _module_of(x: Any) -> Any:
+    if isinstance(x, (np.ndarray, np.generic)):
+        return np
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        return cupy
+    # Any other array class that states its module, as the array API standard has it (the tests' device double does).
+    namespace = getattr(x, "__array_namespace__", None)
+    if namespace is not None and not type(x).__module__.startswith("torch"):
+        return namespace()
+    raise DtypeError(
+        f"expected a NumPy or CuPy array, got {type(x).__name__}; convert it first, e.g. numpy.asarray(x, numpy.float32)"
+    )
+
+
+def array_module(*arrays: Any) -> Any:
+    """The module (numpy, cupy) that all the given arrays belong to; None among them is passed over.
+
+    Raises DeviceError if they live on different devices, DtypeError if one is no array.
+    """
+    modules = [_module_of(x) for x in arrays if x is not None]
+    if not modules:
+        return np
+    if any(module is not modules[0] for module in modules):
+        names = ", ".join(getattr(module, "__name__", str(module)) for module in modules)
+        raise DeviceError(
+            f"arrays of different devices were mixed ({names}); "
+            'move them together with tinynet.backend.to_device(x, "cuda:0") or tinynet.backend.to_host(x)'
+        )
+    return modules[0]
+
+
+def _cupy() -> Any:
+    try:
+        import cupy
+    except ImportError as error:
+        raise DeviceError(
+            f'CUDA was asked for, but CuPy cannot be imported ({error}); install it with pip install "tinynet[cuda12]" '
+            'or "tinynet[cuda13]"'
+        ) from None
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy raises its own CUDARuntimeError: no driver, driver too old, …
+        raise DeviceError(f"CUDA was asked for, but no GPU can be used: {error}") from None
+    if count == 0:
+        raise DeviceError("CUDA was asked for, but this machine shows no GPU")
+    return cupy
+
+
+def device(name: str | Device = "cpu") -> Device:
+    """The device of that name: "cpu", "cuda" (the first GPU) or "cuda:1".
+
+    Raises DeviceError with the reason if it cannot be used. Never falls back to another.
+    """
+    if isinstance(name, Device):
+        name = str(name)
+    kind, colon, number = str(name).partition(":")
+    if kind == "cpu" and not colon:
+        return Device("cpu")
+    if kind != "cuda" or (colon and not number.isdecimal()):
+        raise DeviceError(f'unknown device "{name}": expected "cpu", "cuda" or "cuda:N"')
+    count = _cupy().cuda.runtime.getDeviceCount()
+    index = int(number or 0)
+    if index >= count:
+        raise DeviceError(f'no device "{name}": this machine has {count} GPU(s), cuda:0 to cuda:{count - 1}')
+    return Device("cuda", index)
+
+
+def device_of(x: Array) -> Device:
+    """The device that array x lives on."""
+    module = array_module(x)
+    return Device("cpu") if module is np else Device("cuda", int(getattr(x.device, "id", 0)))
+
+
+def to_host(x: Array) -> np.ndarray:
+    """x as a NumPy array: itself if it is one, otherwise a copy in main memory (waits for the GPU)."""
+    return np.asarray(x) if array_module(x) is np else x.get()
+
+
+def to_device(x: Array, target: str | Device) -> Array:
+    """x on that device: itself if it is there already, otherwise a copy."""
+    target = device(target)
+    if device_of(x) == target:
+        return x
+    if target.kind == "cpu":
+        return to_host(x)
+    cupy = _cupy()
+    with cupy.cuda.Device(target.index):
+        return cupy.asarray(x)
+
+
+def synchronize(target: str | Device = "cpu") -> None:
+    """Wait until everything queued on that device has run; a CPU has nothing queued."""
+    target = device(target)
+    if target.kind == "cuda":
+        _cupy().cuda.Device(target.index).synchronize()

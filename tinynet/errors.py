@@ -1,0 +1,38 @@
+"""The errors a user of tinynet meets: each is one line that names the thing, what was expected and what came.
+
+All derive from TinynetError, so that a program (and the command line) can catch them with one clause; each also
+derives from the built-in a Python programmer would expect (ValueError, TypeError, RuntimeError).
+"""
+
+
+class TinynetError(Exception):
+    """Base of every error that tinynet raises on purpose.
+
+    `path` is the dotted name of the layer in which the error arose; containers fill it in on the way out.
+    """
+
+    path: str = ""
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{self.path}: {message}" if self.path else message
+
+
+class ShapeError(TinynetError, ValueError):
+    """Sizes or numbers of axes do not fit together."""
+
+
+class ArgumentError(TinynetError, ValueError):
+    """An argument has a value that the operation does not take."""
+
+
+class DtypeError(TinynetError, TypeError):
+    """An array, or something that should be one, has the wrong type."""
+
+
+class DeviceError(TinynetError, RuntimeError):
+    """Arrays of different devices were mixed, or a device cannot be used."""
+
+
+class FileError(TinynetError, ValueError):
+    """A file is missing, broken, or not of the expected kind."""
