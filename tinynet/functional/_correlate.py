@@ -1,0 +1,93 @@
+"""Correlation over N spatial axes as a matrix product over columns, and its two adjoints.
+
+    y[n, o, p] = Σ_c Σ_k w[o, c, k] · x[n, c, p·stride + k·dilation − padding]
+
+This one linear map is all of convolution: conv is its forward, its input gradient is the transposed convolution, and both share
+the weight gradient. With the columns X[(c, k), (n, p)] = x[n, c, p·stride + k·dilation − padding] it reads Y = W X, and so
+dX = Wᵀ dY and dW = dY Xᵀ. The columns are made for one tile of the output at a time, so memory stays bounded.
+(im2col: Chellapilla, Puri & Simard, "High Performance Convolutional Neural Networks for Document Processing", 2006.)
+
+Groups are a leading axis G of every matrix: W (G, O/G, C/G·K), X (G, C/G·K, n·P).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+
+from ..backend import Array, array_module
+from ..kernels.tiles import Tile, tiles
+from ._geometry import Geometry, pad_cells, windows
+
+
+def correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, groups: int) -> Array:
+    """Y = W X + b. x: (N, C, *size), w: (O, C/G, *kernel), bias: (O,) or None. Returns (N, O, *out)."""
+    xp, g, out = array_module(x), groups, geometry.out
+    count, o = x.shape[0], w.shape[0]
+    matrix = w.reshape(g, o // g, -1)                                       # (G, O/G, C/G·K)
+    y = xp.empty((count, o, *out), dtype=x.dtype)
+    for tile, columns in _columns(x, geometry, g):
+        images, rows = tile
+        shape = (g, o // g, images.stop - images.start, rows.stop - rows.start, *out[1:])
+        result = xp.matmul(matrix, columns).reshape(shape)                  # (G, O/G, n, rows, …)
+        result = result.reshape(o, *shape[2:]).swapaxes(0, 1)               # (n, O, rows, …)
+        target = y[images, :, rows]
+        if bias is None:
+            target[...] = result
+        else:
+            xp.add(result, bias.reshape(-1, *[1] * len(out)), out=target)   # while the tile is in cache
+    return y
+
+
+def correlate_input_gradient(dy: Array, w: Array, geometry: Geometry, groups: int) -> Array:
+    """dX = Wᵀ dY, every column entry added back to the cell that it came from. dy: (N, O, *out). Returns (N, C, *size)."""
+    xp, g, out, kernel = array_module(dy), groups, geometry.out, geometry.kernel
+    count, o, c = dy.shape[0], w.shape[0], w.shape[1] * groups
+    matrix = w.reshape(g, o // g, -1).swapaxes(1, 2)                        # (G, C/G·K, O/G)
+    dx = xp.zeros((count, c, *geometry.padded), dtype=dy.dtype)
+    for images, rows in tiles(count, out[0], _bytes_per_row(dy, geometry, c)):
+        part = _as_matrix(dy[images, :, rows], g)                           # (G, O/G, n·P)
+        shape = (c, *kernel, images.stop - images.start, rows.stop - rows.start, *out[1:])
+        columns = xp.matmul(matrix, part).reshape(shape)                    # (C, *kernel, n, rows, …)
+        target = dx[images]
+        for offset in product(*map(range, kernel)):
+            target[geometry.seen_by(offset, rows)] += columns[(slice(None), *offset)].swapaxes(0, 1)
+    return xp.ascontiguousarray(dx[geometry.interior])
+
+
+def correlate_weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int) -> Array:
+    """dW = dY Xᵀ, summed over the tiles. x: (N, C, *size), dy: (N, O, *out). Returns (O, C/G, *kernel)."""
+    xp, g = array_module(x), groups
+    o, c = dy.shape[1], x.shape[1]
+    dw = xp.zeros((g, o // g, c // g * prod(geometry.kernel)), dtype=x.dtype)
+    for tile, columns in _columns(x, geometry, g):
+        dw += xp.matmul(_as_matrix(dy[tile.images, :, tile.rows], g), columns.swapaxes(1, 2))
+    return dw.reshape(o, c // g, *geometry.kernel)
+
+
+def _bytes_per_row(x: Array, geometry: Geometry, channels: int) -> int:
+    return channels * prod(geometry.kernel) * prod(geometry.out[1:]) * x.dtype.itemsize
+
+
+def _columns(x: Array, geometry: Geometry, groups: int) -> Iterator[tuple[Tile, Array]]:
+    """(tile, its columns X (G, C/G·K, n·P)); the next tile overwrites the columns of the last."""
+    xp, n = array_module(x), len(geometry.size)
+    count, c = x.shape[:2]
+    view = windows(pad_cells(x, geometry, 0.0), geometry)                   # (N, C, *out, *kernel)
+    view = view.transpose(1, *range(2 + n, 2 + 2 * n), 0, *range(2, 2 + n))  # (C, *kernel, N, *out)
+    skip = (slice(None),) * (1 + n)
+    workspace = None
+    for tile in tiles(count, geometry.out[0], _bytes_per_row(x, geometry, c)):
+        part = view[(*skip, *tile)]                                         # (C, *kernel, n, rows, …)
+        if workspace is None:
+            workspace = xp.empty(prod(part.shape), dtype=x.dtype)           # the first tile is the largest
+        columns = workspace[: prod(part.shape)].reshape(part.shape)
+        xp.copyto(columns, part)
+        yield tile, columns.reshape(groups, c // groups * prod(geometry.kernel), -1 if part.size else 0)
+
+
+def _as_matrix(part: Array, groups: int) -> Array:
+    """(n, O, rows, …) as (G, O/G, n·P)."""
+    n, o = part.shape[:2]
+    return array_module(part).ascontiguousarray(part.swapaxes(0, 1)).reshape(groups, o // groups, n * prod(part.shape[2:]))

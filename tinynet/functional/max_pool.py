@@ -1,0 +1,152 @@
+"""Max-pooling in one, two and three dimensions, its switches, and its gradient.
+
+The switches are where each maximum stood: the flat index into the input plane, as PyTorch returns them. They are what
+the gradient and the deconvnet's unpooling need (Zeiler & Fergus 2014, section 2.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from math import inf, prod
+from typing import Any
+
+from ..backend import Array, array_module
+from ..errors import ShapeError
+from ._check import batched, check_floats, check_indices, check_signal
+from ._geometry import Geometry, pad_cells, pool_geometry
+
+_Ints = int | Sequence[int]
+
+
+def max_pool1d(
+    input: Array, kernel_size: _Ints, stride: _Ints | None = None, padding: _Ints = 0, dilation: _Ints = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Any:
+    """max_pool2d with one spatial axis. input: (N, C, L) or (C, L)."""
+    return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+def max_pool2d(
+    input: Array, kernel_size: _Ints, stride: _Ints | None = None, padding: _Ints = 0, dilation: _Ints = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Any:
+    """The maximum of every window: y[c, p] = max_k x[c, p·stride + k·dilation − padding].
+
+    input: (N, C, H, W) or (C, H, W). stride None means kernel_size. padding: cells of −∞, at most half a window. ceil_mode: windows
+    that reach over the end count too. Returns y (N, C, H', W'), and with return_indices also the switches: int64, of y's
+    shape, the flat index y·W + x of the first maximum of each window. A NaN is larger than everything.
+    """
+    return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+def max_pool3d(
+    input: Array, kernel_size: _Ints, stride: _Ints | None = None, padding: _Ints = 0, dilation: _Ints = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Any:
+    """max_pool2d with three spatial axes. input: (N, C, D, H, W) or (C, D, H, W)."""
+    return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+def max_pool1d_input_gradient(dy: Array, indices: Array, input_size: Sequence[int]) -> Array:
+    """max_pool2d_input_gradient with one spatial axis."""
+    return _input_gradient("max_pool1d_input_gradient", 1, dy, indices, input_size)
+
+
+def max_pool2d_input_gradient(dy: Array, indices: Array, input_size: Sequence[int]) -> Array:
+    """∂ℓ/∂x for max_pool2d: dx[c, q] = Σ_{p : switch[c, p] = q} dy[c, p]. Windows that share a maximum add up.
+
+    dy, indices: (N, C, H', W') or (C, H', W'). input_size: the shape of x, which is also what is returned.
+    """
+    return _input_gradient("max_pool2d_input_gradient", 2, dy, indices, input_size)
+
+
+def max_pool3d_input_gradient(dy: Array, indices: Array, input_size: Sequence[int]) -> Array:
+    """max_pool2d_input_gradient with three spatial axes."""
+    return _input_gradient("max_pool3d_input_gradient", 3, dy, indices, input_size)
+
+
+def _max_pool(
+    op: str, n: int, input: Array, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, switches: bool
+) -> Any:
+    check_floats(op, input=input)
+    x, unbatched = batched(op, "input", input, n)
+    if x.shape[1] < 1:
+        raise ShapeError(f"{op}: expected at least one channel, got {tuple(input.shape)}")
+    geometry = pool_geometry(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    padded = pad_cells(x, geometry, -inf)
+    y = _maximum(padded, geometry)
+    if not switches:
+        return y[0] if unbatched else y
+    indices = _flat_indices(_first_offset(padded, y, geometry), geometry)
+    return (y[0], indices[0]) if unbatched else (y, indices)
+
+
+def _maximum(padded: Array, geometry: Geometry) -> Array:
+    """The maximum over every window, one axis after the other: kh + kw comparisons a window instead of kh · kw."""
+    xp, y = array_module(padded), padded
+    for axis, (k, s, d, count) in enumerate(
+        zip(geometry.kernel, geometry.stride, geometry.dilation, geometry.out, strict=True)
+    ):
+        before = (slice(None),) * (2 + axis)
+        part = [y[(*before, slice(i * d, i * d + (count - 1) * s + 1, s))] for i in range(k)]
+        y = xp.maximum(part[0], part[1]) if k > 1 else part[0].copy()
+        for other in part[2:]:
+            xp.maximum(y, other, out=y)
+    return y
+
+
+def _first_offset(padded: Array, y: Array, geometry: Geometry) -> Array:
+    """For every window the number of the kernel position (row by row) at which its maximum stands first.
+
+    PyTorch takes the last NaN of a window, since a NaN there replaces whatever was held before.
+    """
+    xp = array_module(padded)
+    offsets = list(enumerate(product(*map(range, geometry.kernel))))
+    switch = xp.zeros(y.shape, dtype=xp.int32)
+    for number, offset in reversed(offsets):                     # backwards, so that the first of a tie is written last
+        xp.copyto(switch, number, where=padded[geometry.seen_by(offset)] == y)
+    if bool(xp.isnan(y).any()):
+        for number, offset in offsets:
+            xp.copyto(switch, number, where=xp.isnan(padded[geometry.seen_by(offset)]))
+    return switch
+
+
+def _flat_indices(switch: Array, geometry: Geometry) -> Array:
+    """Kernel positions (N, C, *out) as flat indices into the input plane, int64.
+
+    A window of nothing but −∞ may point into the padding; its switch is the first cell inside the input, as in PyTorch.
+    """
+    xp, n = array_module(switch), len(geometry.size)
+    flat = xp.zeros(switch.shape, dtype=xp.int64)
+    for axis in range(n):
+        k, s, d, lo = geometry.kernel[axis], geometry.stride[axis], geometry.dilation[axis], geometry.low[axis]
+        step = prod(geometry.kernel[axis + 1 :])
+        begin = xp.arange(geometry.out[axis], dtype=xp.int64) * s - lo
+        begin = begin.reshape(-1, *[1] * (n - 1 - axis))
+        place = begin + switch // step % k * d                   # the coordinate along this axis
+        inside = begin + (xp.maximum(-begin, 0) + d - 1) // d * d
+        place = xp.where((place < 0) | (place >= geometry.size[axis]), inside, place)
+        flat = flat * geometry.size[axis] + place
+    return flat
+
+
+def _input_gradient(op: str, n: int, dy: Array, indices: Array, input_size: Sequence[int]) -> Array:
+    xp = check_floats(op, dy=dy)
+    check_indices(op, "indices", indices)
+    array_module(dy, indices)
+    batched(op, "dy", dy, n)
+    check_signal(op, dy, indices.shape)
+    if len(input_size) != dy.ndim or tuple(input_size[:-n]) != tuple(dy.shape[:-n]):
+        raise ShapeError(f"{op}: expected input_size ({', '.join(map(str, dy.shape[:-n]))}, …), got {tuple(input_size)}")
+    return scatter_add(xp, dy, indices, input_size, n)
+
+
+def scatter_add(xp: Any, values: Array, indices: Array, size: Sequence[int], n: int) -> Array:
+    """Add every value at its flat index of the plane it belongs to; planes are the last n axes. Returns shape `size`."""
+    cells = prod(size[-n:])
+    planes = xp.arange(prod(size[:-n]), dtype=xp.int64).reshape(-1, 1) * cells
+    out = xp.zeros(prod(size), dtype=values.dtype)
+    count = prod(values.shape[-n:])
+    xp.add.at(out, (indices.reshape(-1, count) + planes).ravel(), values.reshape(-1))
+    return out.reshape(tuple(size))

@@ -1,0 +1,1 @@
+"""How an op is made fast; changes speed, never meaning. Reached through tinynet.functional alone."""

@@ -1,0 +1,31 @@
+"""Cut the output of a convolution into tiles whose column matrix fits a bounded workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+WORKSPACE = 4 << 20
+"""Bytes that one column matrix may take: a few times a core's L2 cache, where the matrix product still finds it near."""
+
+
+class Tile(NamedTuple):
+    """Some images, and some rows (positions along the first spatial axis) of their outputs."""
+
+    images: slice
+    rows: slice
+
+
+def tiles(images: int, rows: int, bytes_per_row: int, workspace: int = WORKSPACE) -> Iterator[Tile]:
+    """Tiles that together cover `images` × `rows` once; each of them needs at most `workspace` bytes, or is one row.
+
+    bytes_per_row: what one row of one image takes in the column matrix. Several images share a tile only if each is in it whole.
+    """
+    rows_at_once = max(1, min(rows, workspace // max(bytes_per_row, 1)))
+    images_at_once = max(1, workspace // max(bytes_per_row * rows, 1)) if rows_at_once == rows else 1
+    for image in range(0, images, images_at_once):
+        for row in range(0, rows, rows_at_once):
+            yield Tile(
+                slice(image, min(image + images_at_once, images)),
+                slice(row, min(row + rows_at_once, rows)),
+            )
