@@ -1,0 +1,173 @@
+"""What every optimiser shares: named parameters in groups, a state per parameter, and saving both.
+
+A parameter is addressed by its name, as in the state dict of a model; the gradients arrive as a dict with the same
+names. So nothing is attached to an array, and the sum of several workers' gradients is stepped like one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_module, to_host
+from ..errors import ArgumentError, DtypeError, ShapeError
+
+Parameters = Mapping[str, Array] | Iterable[Mapping[str, Any]]
+
+
+class Optimizer:
+    """Base of the optimisers. A subclass writes `check` (its options) and `update` (one parameter, in place).
+
+    params: dict name -> array, as model.named_parameters() gives it, or a list of groups
+        {"params": that dict, option: value, …}; an option that a group lacks has the constructor's value.
+    param_groups: list of dicts: "params", every option by name, and "initial_lr", from which schedules reckon.
+    state: dict name -> {slot: array or int}, e.g. momentum buffers; empty until the first step.
+
+    The arrays are changed in place, so build the optimiser after model.to(device, dtype).
+    Raises ArgumentError for options PyTorch refuses, DtypeError for parameters that are not floating-point arrays.
+    """
+
+    def __init__(self, params: Parameters, defaults: dict[str, Any]) -> None:
+        groups = [{"params": params}] if isinstance(params, Mapping) else [dict(group) for group in params]
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[str, dict[str, Any]] = {}
+        self._parameters: dict[str, Array] = {}
+        for group in groups:
+            self._add_group(group, defaults)
+        if not self._parameters:
+            raise ArgumentError(f"{self._name}: expected at least one parameter, got none")
+
+    def check(self, options: dict[str, Any]) -> None:
+        """Raise ArgumentError if the options of one group are not valid."""
+        raise NotImplementedError
+
+    def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
+        """Change `parameter` and `state` in place by one step; `gradient` is only read. All arrays: one shape."""
+        raise NotImplementedError
+
+    def step(self, gradients: Mapping[str, Array | None]) -> None:
+        """One step. gradients: dict name -> array of the parameter's shape and dtype.
+
+        A parameter whose gradient is missing or None stays as it is, and so does its state. An unknown name, another
+        shape or another dtype is an error (ArgumentError, ShapeError, DtypeError), raised before anything is changed.
+        """
+        for name, gradient in gradients.items():
+            self._check_gradient(name, gradient)
+        for group in self.param_groups:
+            for name, parameter in group["params"].items():
+                gradient = gradients.get(name)
+                if gradient is not None:
+                    self.update(parameter, gradient, self.state.setdefault(name, {}), group)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first group; setting it sets every group's, and is what schedules start from."""
+        return self.param_groups[0]["lr"]
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        check_not_negative(self._name, lr=value)
+        for group in self.param_groups:
+            group["lr"] = group["initial_lr"] = value
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"state": {name: {slot: array or int}}, "param_groups": [{option: value, "params": [name, …]}]}.
+
+        The arrays are the live ones: copy or save them before the next step.
+        """
+        return {
+            "state": {name: dict(slots) for name, slots in self.state.items() if slots},
+            "param_groups": [{**group, "params": list(group["params"])} for group in self.param_groups],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over the options and a copy of the state of an optimiser of this kind over the same names.
+
+        Raises ArgumentError or ShapeError, and changes nothing, if it comes from another kind or other parameters.
+        """
+        groups, states = state_dict["param_groups"], state_dict["state"]
+        if len(groups) != len(self.param_groups):
+            raise ArgumentError(
+                f"{self._name}: expected a state of {len(self.param_groups)} parameter group(s), got {len(groups)}"
+            )
+        for mine, its in zip(self.param_groups, groups, strict=True):
+            if mine.keys() != its.keys():
+                raise ArgumentError(
+                    f"{self._name}: expected a state with the options {', '.join(sorted(mine))}, "
+                    f"got one with {', '.join(sorted(its))}: it belongs to another kind of optimiser"
+                )
+            if list(mine["params"]) != list(its["params"]):
+                odd = sorted(set(mine["params"]) ^ set(its["params"])) or "the same in another order"
+                raise ArgumentError(f"{self._name}: the state belongs to other parameters: {odd}")
+        loaded = {name: self._load_slots(name, slots) for name, slots in states.items()}
+        for mine, its in zip(self.param_groups, groups, strict=True):
+            # JSON, in which checkpoints keep the options, knows lists only: betas are a tuple again.
+            mine.update({k: tuple(v) if isinstance(v, list) else v for k, v in its.items() if k != "params"})
+        self.state = loaded
+
+    # -- what is below is checking
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _add_group(self, group: dict[str, Any], defaults: dict[str, Any]) -> None:
+        unknown = group.keys() - defaults.keys() - {"params"}
+        if unknown or "params" not in group:
+            what = f"unknown option {', '.join(sorted(unknown))}" if unknown else 'no "params"'
+            raise ArgumentError(f"{self._name}: {what} in a parameter group; it takes params, {', '.join(defaults)}")
+        options = {**defaults, **group, "params": dict(group["params"])}
+        self.check(options)
+        options["initial_lr"] = options["lr"]
+        for name, parameter in options["params"].items():
+            array_module(parameter)  # raises DtypeError for what is no array
+            if parameter.dtype.kind != "f":
+                raise DtypeError(f"{self._name}: expected a floating-point parameter {name}, got {parameter.dtype}")
+            if name in self._parameters:
+                raise ArgumentError(f"{self._name}: parameter {name} is in two groups")
+            self._parameters[name] = parameter
+        self.param_groups.append(options)
+
+    def _check_gradient(self, name: str, gradient: Array | None) -> None:
+        if name not in self._parameters:
+            raise ArgumentError(f"{self._name}: a gradient came for {name}, which is none of the parameters")
+        if gradient is None:
+            return
+        parameter = self._parameters[name]
+        array_module(parameter, gradient)  # raises DeviceError when they are mixed
+        if gradient.shape != parameter.shape:
+            raise ShapeError(
+                f"{self._name}: expected a gradient of shape {parameter.shape} for {name}, got {gradient.shape}"
+            )
+        if gradient.dtype != parameter.dtype:
+            raise DtypeError(
+                f"{self._name}: expected a gradient of {parameter.dtype} for {name}, got {gradient.dtype}"
+            )
+
+    def _load_slots(self, name: str, slots: Mapping[str, Any]) -> dict[str, Any]:
+        if name not in self._parameters:
+            raise ArgumentError(f"{self._name}: the state has {name}, which is none of the parameters")
+        parameter = self._parameters[name]
+        xp = array_module(parameter)
+        loaded: dict[str, Any] = {}
+        for slot, value in slots.items():
+            if not hasattr(value, "shape"):
+                loaded[slot] = value
+            elif value.shape != parameter.shape:
+                raise ShapeError(
+                    f"{self._name}: expected {slot} of shape {parameter.shape} for {name}, got {value.shape}"
+                )
+            else:
+                # A copy, never the file's or the other optimiser's own array, on the parameter's device.
+                same_place = array_module(value) is xp
+                loaded[slot] = xp.array(value if same_place else to_host(value), dtype=parameter.dtype)
+        return loaded
+
+
+def check_not_negative(owner: str, **values: float) -> None:
+    """Raise ArgumentError unless each value is a number >= 0 (nan is refused too)."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or not value >= 0:
+            raise ArgumentError(f"{owner}: expected {name} >= 0, got {value}")
