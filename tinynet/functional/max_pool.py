@@ -99,35 +99,44 @@ def _maximum(padded: Array, geometry: Geometry) -> Array:
 def _first_offset(padded: Array, y: Array, geometry: Geometry) -> Array:
     """For every window the number of the kernel position (row by row) at which its maximum stands first.
 
-    PyTorch takes the last NaN of a window, since a NaN there replaces whatever was held before.
+    Two rules of PyTorch's: the last NaN of a window counts, since a NaN replaces whatever was held before it; and a window of
+    nothing but −∞ points to its first cell inside the input, not into the padding.
     """
     xp = array_module(padded)
     offsets = list(enumerate(product(*map(range, geometry.kernel))))
     switch = xp.zeros(y.shape, dtype=xp.int32)
     for number, offset in reversed(offsets):                     # backwards, so that the first of a tie is written last
         xp.copyto(switch, number, where=padded[geometry.seen_by(offset)] == y)
+    if geometry.padded != geometry.size:
+        xp.copyto(switch, _first_inside(xp, geometry), where=y == -inf)
     if bool(xp.isnan(y).any()):
         for number, offset in offsets:
             xp.copyto(switch, number, where=xp.isnan(padded[geometry.seen_by(offset)]))
     return switch
 
 
-def _flat_indices(switch: Array, geometry: Geometry) -> Array:
-    """Kernel positions (N, C, *out) as flat indices into the input plane, int64.
+def _first_inside(xp: Any, geometry: Geometry) -> Array:
+    """For every window position, (*out), the number of its first kernel position that lies inside the input."""
+    number = xp.zeros((), dtype=xp.int32)
+    for k, s, d, lo, count in zip(
+        geometry.kernel, geometry.stride, geometry.dilation, geometry.low, geometry.out, strict=True
+    ):
+        begin = xp.arange(count, dtype=xp.int32) * s - lo
+        number = number[..., None] * k + (xp.maximum(-begin, 0) + d - 1) // d
+    return number
 
-    A window of nothing but −∞ may point into the padding; its switch is the first cell inside the input, as in PyTorch.
-    """
-    xp, n = array_module(switch), len(geometry.size)
-    flat = xp.zeros(switch.shape, dtype=xp.int64)
-    for axis in range(n):
-        k, s, d, lo = geometry.kernel[axis], geometry.stride[axis], geometry.dilation[axis], geometry.low[axis]
-        step = prod(geometry.kernel[axis + 1 :])
-        begin = xp.arange(geometry.out[axis], dtype=xp.int64) * s - lo
-        begin = begin.reshape(-1, *[1] * (n - 1 - axis))
-        place = begin + switch // step % k * d                   # the coordinate along this axis
-        inside = begin + (xp.maximum(-begin, 0) + d - 1) // d * d
-        place = xp.where((place < 0) | (place >= geometry.size[axis]), inside, place)
-        flat = flat * geometry.size[axis] + place
+
+def _flat_indices(switch: Array, geometry: Geometry) -> Array:
+    """Kernel positions (N, C, *out) as flat indices into the input plane, int64: where the window begins plus the way inside it."""
+    xp = array_module(switch)
+    begin, inside = (xp.zeros((), dtype=xp.int64) for _ in range(2))
+    for size, k, s, d, lo, count in zip(
+        geometry.size, geometry.kernel, geometry.stride, geometry.dilation, geometry.low, geometry.out, strict=True
+    ):
+        begin = begin[..., None] * size + (xp.arange(count, dtype=xp.int64) * s - lo)     # (*out)
+        inside = inside[..., None] * size + xp.arange(k, dtype=xp.int64) * d              # (*kernel)
+    flat = xp.take(inside.ravel(), switch)
+    flat += begin
     return flat
 
 

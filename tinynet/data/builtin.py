@@ -1,0 +1,44 @@
+"""The photos that come with tinynet: cats and not-cats of CIFAR-10, 32x32 (see data/README.md)."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tinynet.data.dataset import ArrayDataset, Picture
+from tinynet.errors import ArgumentError, FileError
+
+CLASSES = ["cat", "notcat"]
+SIDE = 32
+_FOLDERS = (Path(__file__).parent / "photos", Path(__file__).parents[2] / "data")     # in a wheel; in a source tree
+
+
+def embedded(split: str = "train") -> ArrayDataset:
+    """The embedded photos: "train" is 1,500 cats and 1,500 not-cats, "test" 500 and 500. Classes: cat, notcat.
+
+    Raises ArgumentError for another split, FileError if the photos were not installed or are damaged.
+    """
+    if split not in ("train", "test"):
+        raise ArgumentError(f"embedded: expected split 'train' or 'test', got {split!r}")
+    sheets = [_photos(_folder() / f"{split}-{label}.png") for label in CLASSES]
+    return ArrayDataset(np.concatenate(sheets), np.repeat([0, 1], [len(sheet) for sheet in sheets]), CLASSES)
+
+
+def _folder() -> Path:
+    for folder in _FOLDERS:
+        if (folder / "train-cat.png").is_file():
+            return folder
+    raise FileError("the embedded photos are not installed: install tinynet from its source tree (pip install -e .), "
+                    "or give a folder of class folders instead")
+
+
+def _photos(path: Path) -> Picture:
+    """The photos of a sheet, row by row: (N, 32, 32, 3)."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            sheet = np.asarray(picture.convert("RGB"))
+    except Exception as error:                         # a damaged file can make Pillow raise nearly anything
+        raise FileError(f"{path}: damaged ({error}); rebuild it with data/rebuild.py") from error
+    rows, columns = sheet.shape[0] // SIDE, sheet.shape[1] // SIDE
+    grid = sheet.reshape(rows, SIDE, columns, SIDE, 3).transpose(0, 2, 1, 3, 4)
+    return grid.reshape(rows * columns, SIDE, SIDE, 3)

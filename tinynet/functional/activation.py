@@ -1,0 +1,66 @@
+"""Elementwise activations and their gradients.
+
+A gradient takes what is cheapest to keep: the output where that tells enough (relu, sigmoid, tanh), otherwise the input.
+"""
+
+from __future__ import annotations
+
+from ..backend import Array
+from ._check import check_floats, same_shape
+
+
+def relu(input: Array, inplace: bool = False) -> Array:
+    """max(x, 0), elementwise; NaN stays NaN. inplace: write into input."""
+    xp = check_floats("relu", input=input)
+    return xp.maximum(input, 0, out=input if inplace else None)
+
+
+def relu_input_gradient(dy: Array, output: Array) -> Array:
+    """∂ℓ/∂x for relu: dy where y > 0, otherwise 0 (at x = 0 too, as PyTorch). dy, output: one shape."""
+    xp = check_floats("relu_input_gradient", dy=dy, output=output)
+    same_shape("relu_input_gradient", output=output, dy=dy)
+    # Not dy · [y > 0]: an infinite dy times 0 would be NaN. And ~(y <= 0): a NaN lets the signal through, as in PyTorch.
+    return xp.where(output <= 0, xp.zeros((), dtype=dy.dtype), dy)
+
+
+def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False) -> Array:
+    """x where x > 0, otherwise negative_slope · x (Maas, Hannun & Ng 2013). inplace: write into input."""
+    xp = check_floats("leaky_relu", input=input)
+    y = xp.where(input > 0, input, input * input.dtype.type(negative_slope))
+    if inplace:
+        input[...] = y
+        return input
+    return y
+
+
+def leaky_relu_input_gradient(dy: Array, input: Array, negative_slope: float = 0.01) -> Array:
+    """∂ℓ/∂x for leaky_relu: dy where x > 0, otherwise negative_slope · dy. dy, input: one shape."""
+    xp = check_floats("leaky_relu_input_gradient", dy=dy, input=input)
+    same_shape("leaky_relu_input_gradient", input=input, dy=dy)
+    return xp.where(input > 0, dy, dy * dy.dtype.type(negative_slope))
+
+
+def sigmoid(input: Array) -> Array:
+    """1 / (1 + e⁻ˣ), elementwise, without overflow: written with e^−|x|, which is at most 1."""
+    xp = check_floats("sigmoid", input=input)
+    decay = xp.exp(-xp.abs(input))                              # in (0, 1]
+    return xp.where(input < 0, decay, xp.ones((), dtype=input.dtype)) / (1 + decay)
+
+
+def sigmoid_input_gradient(dy: Array, output: Array) -> Array:
+    """∂ℓ/∂x for sigmoid: dy · y (1 − y). dy, output: one shape."""
+    check_floats("sigmoid_input_gradient", dy=dy, output=output)
+    same_shape("sigmoid_input_gradient", output=output, dy=dy)
+    return dy * (output * (1 - output))
+
+
+def tanh(input: Array) -> Array:
+    """The hyperbolic tangent, elementwise."""
+    return check_floats("tanh", input=input).tanh(input)
+
+
+def tanh_input_gradient(dy: Array, output: Array) -> Array:
+    """∂ℓ/∂x for tanh: dy · (1 − y²). dy, output: one shape."""
+    check_floats("tanh_input_gradient", dy=dy, output=output)
+    same_shape("tanh_input_gradient", output=output, dy=dy)
+    return dy * (1 - output * output)

@@ -1,0 +1,171 @@
+"""Batch normalisation and local response normalisation, and their gradients."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ..backend import Array
+from ..errors import ArgumentError, ShapeError
+from ._check import check_floats, integer, same_shape
+
+
+def batch_norm(
+    input: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
+    bias: Array | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Array:
+    """y = γ (x − μ) / √(σ² + ε) + β, channel by channel (Ioffe & Szegedy 2015, algorithm 1).
+
+    input: (N, C, ...). All others: (C,) or None. training: μ and σ² are those of this batch, and the running ones move towards
+    them in place, running ← (1 − momentum)·running + momentum·batch (with the unbiased variance, as PyTorch has it).
+    Otherwise μ and σ² are the running ones; if these are None, the batch's. Returns input's shape.
+    """
+    op = "batch_norm"
+    check_floats(op, input=input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    _check_channels(op, input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    _check_statistics(op, input, running_mean, running_var, training)
+    mean, variance = _statistics(input, running_mean, running_var, training)
+    if training and running_mean is not None and running_var is not None:
+        count = input.size // input.shape[1]
+        running_mean *= 1 - momentum
+        running_mean += momentum * mean
+        running_var *= 1 - momentum
+        running_var += momentum * count / (count - 1) * variance
+    scale = 1 / (variance + eps) ** 0.5                         # (C,)
+    if weight is not None:
+        scale = scale * weight
+    y = input - _along_channels(mean, input)
+    y *= _along_channels(scale, input)
+    if bias is not None:
+        y += _along_channels(bias, input)
+    return y
+
+
+def batch_norm_input_gradient(
+    dy: Array, input: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
+    training: bool = False, eps: float = 1e-5,
+) -> Array:
+    """∂ℓ/∂x for batch_norm: γ/σ · dy with fixed statistics; where they are the batch's own, minus what flows through μ and σ:
+
+    dx = γ/σ · (dy − mean(dy) − x̂ · mean(dy · x̂)),  x̂ = (x − μ)/σ,  means over the batch and all positions.
+    """
+    op = "batch_norm_input_gradient"
+    check_floats(op, dy=dy, input=input, running_mean=running_mean, running_var=running_var, weight=weight)
+    _check_channels(op, input, running_mean=running_mean, running_var=running_var, weight=weight)
+    same_shape(op, input=input, dy=dy)
+    scale = 1 / (_statistics(input, running_mean, running_var, training)[1] + eps) ** 0.5
+    gain = scale if weight is None else scale * weight
+    dx = dy
+    if training or running_mean is None or running_var is None:
+        normed = _normed(input, running_mean, running_var, training, eps)
+        axes, count = _all_but_channels(input), input.size // input.shape[1]
+        dx = dy - _along_channels(dy.sum(axis=axes) / count, dy)
+        dx = dx - normed * _along_channels((dy * normed).sum(axis=axes) / count, dy)
+    return dx * _along_channels(gain, dy)
+
+
+def batch_norm_weight_gradient(
+    dy: Array, input: Array, running_mean: Array | None, running_var: Array | None, training: bool = False, eps: float = 1e-5
+) -> Array:
+    """∂ℓ/∂γ for batch_norm: Σ dy · x̂ over the batch and all positions. Returns (C,)."""
+    op = "batch_norm_weight_gradient"
+    check_floats(op, dy=dy, input=input, running_mean=running_mean, running_var=running_var)
+    _check_channels(op, input, running_mean=running_mean, running_var=running_var)
+    same_shape(op, input=input, dy=dy)
+    return (dy * _normed(input, running_mean, running_var, training, eps)).sum(axis=_all_but_channels(dy))
+
+
+def batch_norm_bias_gradient(dy: Array) -> Array:
+    """∂ℓ/∂β for batch_norm: Σ dy over the batch and all positions. dy: (N, C, ...). Returns (C,)."""
+    check_floats("batch_norm_bias_gradient", dy=dy)
+    return dy.sum(axis=_all_but_channels(dy))
+
+
+def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
+    """y_c = x_c / D_c^β with D_c = k + α/size · Σ x_j² over the `size` channels around c (Krizhevsky et al. 2012, section 3.3).
+
+    input: (N, C, ...), at least three axes. The window holds ⌊size/2⌋ channels before c and ⌊(size − 1)/2⌋ after it; channels outside
+    count as zero. Note that α is divided by size, as in PyTorch. Returns input's shape.
+    """
+    _check_local(input, size)
+    return input * _divisor(input, size, alpha, k) ** -beta
+
+
+def local_response_norm_input_gradient(
+    dy: Array, input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Array:
+    """∂ℓ/∂x for local_response_norm: dx_i = dy_i D_i^−β − 2αβ/size · x_i Σ_{c : i in the window of c} dy_c x_c D_c^(−β−1)."""
+    check_floats("local_response_norm_input_gradient", dy=dy, input=input)
+    same_shape("local_response_norm_input_gradient", input=input, dy=dy)
+    _check_local(input, size)
+    divisor = _divisor(input, size, alpha, k)
+    through = dy * input * divisor ** (-beta - 1)
+    # c sees i = c − ⌊size/2⌋ … c + ⌊(size−1)/2⌋, so i is seen from the mirrored window.
+    spread = _window_sum(through, (size - 1) // 2, size // 2)
+    return dy * divisor**-beta - (2 * alpha * beta / size) * input * spread
+
+
+def _check_channels(op: str, input: Array, **vectors: Array | None) -> None:
+    if input.ndim < 2:
+        raise ShapeError(f"{op}: expected input (N, C, ...), got {tuple(input.shape)}")
+    for name, vector in vectors.items():
+        if vector is not None and tuple(vector.shape) != (input.shape[1],):
+            raise ShapeError(f"{op}: expected {name} ({input.shape[1]},), one number a channel, got {tuple(vector.shape)}")
+
+
+def _check_statistics(
+    op: str, input: Array, running_mean: Array | None, running_var: Array | None, training: bool
+) -> None:
+    if (running_mean is None) != (running_var is None):
+        raise ArgumentError(f"{op}: expected running_mean and running_var together, or neither")
+    if not training and running_mean is None:
+        raise ArgumentError(f"{op}: expected running_mean and running_var, which training=False uses")
+    if training and prod(input.shape) // max(input.shape[1], 1) <= 1:
+        raise ShapeError(f"{op}: expected more than one value a channel in training, got {tuple(input.shape)}")
+
+
+def _all_but_channels(x: Array) -> tuple[int, ...]:
+    return tuple(a for a in range(x.ndim) if a != 1)
+
+
+def _along_channels(vector: Array, x: Array) -> Array:
+    """(C,) as (C, 1, …, 1), to go with x (N, C, …)."""
+    return vector.reshape(-1, *[1] * (x.ndim - 2))
+
+
+def _statistics(
+    x: Array, running_mean: Array | None, running_var: Array | None, training: bool
+) -> tuple[Array, Array]:
+    """μ and the biased σ², each (C,). In two passes: Σ (x − μ)² has no cancellation."""
+    if not training and running_mean is not None and running_var is not None:
+        return running_mean, running_var
+    axes = _all_but_channels(x)
+    mean = x.mean(axis=axes)
+    centred = x - _along_channels(mean, x)
+    centred *= centred
+    return mean, centred.mean(axis=axes)
+
+
+def _normed(x: Array, running_mean: Array | None, running_var: Array | None, training: bool, eps: float) -> Array:
+    mean, variance = _statistics(x, running_mean, running_var, training)
+    return (x - _along_channels(mean, x)) * _along_channels(1 / (variance + eps) ** 0.5, x)
+
+
+def _check_local(input: Array, size: int) -> None:
+    check_floats("local_response_norm", input=input)
+    integer("local_response_norm", "size", size, 1)
+    if input.ndim < 3:
+        raise ShapeError(f"local_response_norm: expected input (N, C, ...) of at least three axes, got {tuple(input.shape)}")
+
+
+def _divisor(x: Array, size: int, alpha: float, k: float) -> Array:
+    return k + (alpha / size) * _window_sum(x * x, size // 2, (size - 1) // 2)
+
+
+def _window_sum(x: Array, before: int, after: int) -> Array:
+    """Σ of x over channels c − before … c + after, for every c; channels outside count as zero."""
+    total, channels = x.copy(), x.shape[1]
+    for shift in range(1, min(before, channels - 1) + 1):
+        total[:, shift:] += x[:, :-shift]
+    for shift in range(1, min(after, channels - 1) + 1):
+        total[:, :-shift] += x[:, shift:]
+    return total

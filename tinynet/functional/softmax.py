@@ -1,0 +1,73 @@
+"""Softmax and its logarithm, and their gradients: the full Jacobian products."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from ..backend import Array
+from ..errors import DtypeError
+from ._check import axis, check_floats, same_shape
+
+
+def softmax(input: Array, dim: int | None = None, dtype: Any = None) -> Array:
+    """e^{x_i} / Σ_j e^{x_j} along axis dim; the largest x is subtracted first, so nothing overflows.
+
+    dtype: the input is converted to it first, on request. dim None is PyTorch's old guess, with its warning. Returns input's shape.
+    """
+    x, along = _prepare("softmax", input, dim, dtype)
+    xp = check_floats("softmax", input=x)
+    if x.size == 0:
+        return x.copy()
+    e = xp.exp(x - _largest(xp, x, along))
+    return e / e.sum(axis=along, keepdims=True)
+
+
+def log_softmax(input: Array, dim: int | None = None, dtype: Any = None) -> Array:
+    """x_i − log Σ_j e^{x_j} along axis dim, stable. Arguments as softmax."""
+    x, along = _prepare("log_softmax", input, dim, dtype)
+    xp = check_floats("log_softmax", input=x)
+    if x.size == 0:
+        return x.copy()
+    shifted = x - _largest(xp, x, along)
+    return shifted - xp.log(xp.exp(shifted).sum(axis=along, keepdims=True))
+
+
+def softmax_input_gradient(dy: Array, output: Array, dim: int) -> Array:
+    """∂ℓ/∂x for softmax: Jᵀ dy with J = diag(y) − y yᵀ, that is dx_i = y_i (dy_i − Σ_j dy_j y_j). dy, output: one shape."""
+    check_floats("softmax_input_gradient", dy=dy, output=output)
+    same_shape("softmax_input_gradient", output=output, dy=dy)
+    along = _sum_axis(output, axis("softmax_input_gradient", "dim", dim, output.ndim))
+    return output * (dy - (dy * output).sum(axis=along, keepdims=True))
+
+
+def log_softmax_input_gradient(dy: Array, output: Array, dim: int) -> Array:
+    """∂ℓ/∂x for log_softmax: dx_i = dy_i − e^{y_i} Σ_j dy_j. dy, output: one shape."""
+    xp = check_floats("log_softmax_input_gradient", dy=dy, output=output)
+    same_shape("log_softmax_input_gradient", output=output, dy=dy)
+    along = _sum_axis(output, axis("log_softmax_input_gradient", "dim", dim, output.ndim))
+    return dy - xp.exp(output) * dy.sum(axis=along, keepdims=True)
+
+
+def _prepare(op: str, input: Array, dim: int | None, dtype: Any) -> tuple[Array, Any]:
+    if dtype is not None:
+        if not hasattr(input, "astype"):
+            check_floats(op, input=input)
+        input = input.astype(dtype)
+    check_floats(op, input=input)
+    if dim is None:
+        warnings.warn(f"{op}: dim is not given and guessed from the number of axes; pass dim=", stacklevel=3)
+        dim = 0 if input.ndim in (0, 1, 3) else 1
+    if isinstance(dim, bool):
+        raise DtypeError(f"{op}: expected dim to be an integer, got {dim}")
+    return input, _sum_axis(input, axis(op, "dim", dim, input.ndim))
+
+
+def _sum_axis(x: Array, along: int) -> Any:
+    return along if x.ndim else ()                              # a scalar has no axis to sum over
+
+
+def _largest(xp: Any, x: Array, along: Any) -> Array:
+    """The largest x along the axis; where that is +∞ (or NaN) the result is NaN anyway, and quietly so."""
+    largest = x.max(axis=along, keepdims=True)
+    return xp.where(xp.isinf(largest), xp.full((), float("nan"), dtype=x.dtype), largest)
