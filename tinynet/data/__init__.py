@@ -1,0 +1,22 @@
+"""Photos in, batches out: datasets, transforms, splits and a loader that prepares batches ahead.
+
+    photos = data.ImageFolder("photos")                      # photos/cat/*.jpg, photos/notcat/*.jpg
+    train, test = data.split(photos, (0.9, 0.1), seed=0)
+    loader = data.Loader(data.cached(train, 256), batch_size=32, transform=..., shuffle=True, seed=0)
+"""
+
+from tinynet.data import transforms
+from tinynet.data.builtin import embedded
+from tinynet.data.cache import CachedDataset, cached
+from tinynet.data.dataset import ArrayDataset, BrokenPhoto, Dataset, Subset
+from tinynet.data.folder import ImageFolder, PhotoDataset
+from tinynet.data.loader import Loader
+from tinynet.data.photo import read_photo
+from tinynet.data.split import balanced_sample, split
+
+__all__ = [
+    "Dataset", "ArrayDataset", "Subset", "ImageFolder", "PhotoDataset", "CachedDataset", "BrokenPhoto",
+    "embedded", "cached", "read_photo",
+    "split", "balanced_sample",
+    "Loader", "transforms",
+]
