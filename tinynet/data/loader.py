@@ -20,10 +20,11 @@ Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 class Loader:
     """Batches (x float32 (N, 3, H, W), y int64 (N,)) of a dataset.
 
-    transform: (image, rng) -> float32 (3, H, W); ToArray() if None. shuffle: a new order every epoch. seed: with the epoch it
-    gives the order, with the epoch and a sample's index that sample's rng. workers: threads that prepare batches; 0 prepares
-    each when it is asked for. prefetch: the most batches that are ready or in the making. drop_last: leave out a short last
-    batch. A photo that is found broken (BrokenPhoto) is left out of its batch.
+    transform: (image, rng) -> float32 (3, H, W); ToArray() if None.
+    shuffle: a new order every epoch, from seed and epoch. A sample's rng comes from seed, epoch and its index.
+    workers: threads that prepare batches; 0 prepares each when it is asked for.
+    prefetch: the most batches that are ready or in the making. drop_last: leave out a short last batch.
+    A photo that is found broken (BrokenPhoto) is left out of its batch.
     Raises ArgumentError for an empty dataset or arguments outside their range.
     """
 
@@ -36,7 +37,7 @@ class Loader:
         if len(dataset) == 0:
             raise ArgumentError("Loader: expected a dataset with samples, got an empty one")
         if drop_last and len(dataset) < batch_size:
-            raise ArgumentError(f"Loader: drop_last leaves nothing of {len(dataset)} samples at batch_size {batch_size}")
+            raise ArgumentError(f"Loader: drop_last leaves nothing of {len(dataset)} samples at batch_size={batch_size}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.transform: Transform = ToArray() if transform is None else transform
@@ -58,15 +59,16 @@ class Loader:
         """The samples' indices in the order of this epoch (N,)."""
         if not self.shuffle:
             return np.arange(len(self.dataset))
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch,))).permutation(len(self.dataset))
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch,)))
+        return rng.permutation(len(self.dataset))
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from number `start` on: what an uninterrupted epoch would give from there.
 
-        Whatever a transform or a file raises is raised here. Closing the generator (or leaving the loop) ends the threads.
+        Whatever a transform or a file raises is raised here. Closing the generator or leaving the loop ends the threads.
         """
         if epoch < 0 or not 0 <= start <= len(self):
-            raise ArgumentError(f"Loader: expected epoch >= 0 and start in 0 to {len(self)}, got epoch {epoch}, start {start}")
+            raise ArgumentError(f"Loader: expected epoch >= 0 and start in 0 to {len(self)}, got {epoch} and {start}")
         return self._inline(epoch, start) if self.workers == 0 else self._ahead(epoch, start)
 
     def _inline(self, epoch: int, start: int) -> Iterator[Batch]:
@@ -110,7 +112,7 @@ class Loader:
             x[len(y)] = sample
             y.append(label)
         if x is None:
-            raise FileError(f"{name(self.dataset, chosen[0])}: broken, like every photo of its batch; remove these photos")
+            raise FileError(f"{name(self.dataset, chosen[0])}: broken, as every photo of its batch; remove them")
         return x[:len(y)], np.array(y, dtype=np.int64)
 
     def _rng(self, epoch: int, index: int) -> np.random.Generator:

@@ -43,7 +43,7 @@ def read_photo(path: str | os.PathLike[str], size: int | None = None) -> Picture
 
 
 def check_photo(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Height and width (upright) from the header alone, in about 0.1 ms; the pixels are decoded only if the end is missing.
+    """Height and width (upright) from the header alone, in about 0.1 ms; decodes the pixels only if the end is missing.
 
     Raises FileError as read_photo does. Damage in the middle of a file that ends well is left for read_photo to find.
     """

@@ -10,13 +10,13 @@ from tinynet.errors import ArgumentError
 
 
 def split(dataset: Dataset, parts: Sequence[float] | Sequence[int], seed: int = 0) -> list[Subset]:
-    """Cut a dataset into parts without overlap, each with the classes in the proportion of the whole (within one sample).
+    """Cut a dataset into parts that do not overlap, each with the classes in proportion (within one sample).
 
     parts: fractions, which sum to at most 1, or counts of samples. split(ds, (0.9, 0.1)), split(ds, (1080, 120)).
     Raises ArgumentError if they ask for more than there is, or if a part would be empty.
 
-    Every class is shuffled on its own and spread evenly over [0, 1); all samples sorted by that position form one row in
-    which any stretch holds the classes in proportion. The parts are consecutive stretches of it.
+    Every class is shuffled on its own and spread evenly over [0, 1). All samples, sorted by that position, form one row
+    in which any stretch holds the classes in proportion. The parts are consecutive stretches of it.
     """
     total, counts = len(dataset), list(parts)
     if not counts or any(part <= 0 for part in counts):
@@ -54,6 +54,8 @@ def balanced_sample(dataset: Dataset, per_class: int, seed: int = 0) -> Subset:
 
 
 def _shuffled(dataset: Dataset, seed: int) -> list[tuple[int, npt.NDArray[np.int64]]]:
-    """(label, its samples shuffled). A class has its own generator: photos added to one leave the others' order alone."""
-    return [(label, np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(label,))).permutation(
-        np.flatnonzero(dataset.labels == label))) for label in range(len(dataset.classes))]
+    """(label, its samples shuffled). Each class has its own generator: photos added to one leave the others alone."""
+    def rng(label: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(label,)))
+    return [(label, rng(label).permutation(np.flatnonzero(dataset.labels == label)))
+            for label in range(len(dataset.classes))]

@@ -1,7 +1,7 @@
 """Picture transforms with torchvision's names, arguments and meaning, called as transform(image, rng).
 
-Image: uint8 (H, W, 3) until ToArray, float32 (3, H, W) after it. rng: the sample's own numpy.random.Generator; transforms
-that draw nothing ignore it. No transform changes the array it is given (it may return a view of it).
+Image: uint8 (H, W, 3) until ToArray, float32 (3, H, W) after it. rng: the sample's own numpy.random.Generator;
+transforms that draw nothing ignore it. No transform changes the array it is given (it may return a view of it).
 Resampling and colours go through Pillow: bilinear with antialiasing, as torchvision on Pillow images.
 """
 
@@ -133,8 +133,8 @@ class RandomCrop:
 class RandomResizedCrop:
     """A random part of the picture, resized to (h, w) (Szegedy et al. 2014).
 
-    The part covers a share of the area drawn from `scale` and has an aspect w / h drawn, on a log scale, from `ratio`. After ten
-    draws that do not fit: the largest middle part whose aspect is within `ratio`.
+    The part covers a share of the area drawn from `scale` and has an aspect w / h drawn, on a log scale, from `ratio`.
+    After ten draws that do not fit: the largest middle part whose aspect is within `ratio`.
     """
 
     size: Size
@@ -148,7 +148,7 @@ class RandomResizedCrop:
                 raise ArgumentError(f"RandomResizedCrop: expected {what} as 0 < low <= high, got {(low, high)}")
 
     def __call__(self, image: Picture, rng: Rng | None = None) -> Picture:
-        top, left, h, w = self._part(*image.shape[:2], _needed("RandomResizedCrop", rng))
+        top, left, h, w = self._part(image.shape[0], image.shape[1], _needed("RandomResizedCrop", rng))
         return _resize(image[top:top + h, left:left + w], _pair("RandomResizedCrop", self.size))
 
     def _part(self, height: int, width: int, rng: Rng) -> tuple[int, int, int, int]:
@@ -185,7 +185,7 @@ class ColorJitter:
     """Brightness, contrast, saturation and hue, each by a random amount, in random order.
 
     brightness, contrast, saturation: a factor drawn from [max(0, 1 - v), 1 + v], or from a given (low, high).
-    hue: a turn of the colour circle drawn from [-v, v], v at most 0.5, or from a given (low, high). 0 leaves a part out.
+    hue: a turn of the colour circle drawn from [-v, v], v at most 0.5, or from a given (low, high).
     """
 
     def __init__(self, brightness: Range = 0, contrast: Range = 0, saturation: Range = 0, hue: Range = 0) -> None:
@@ -250,7 +250,7 @@ class Normalize:
 
 def _needed(who: str, rng: Rng | None) -> Rng:
     if rng is None:
-        raise ArgumentError(f"{who}: draws at random, so call it as transform(image, rng) with a numpy.random.Generator")
+        raise ArgumentError(f"{who}: draws at random; call it as transform(image, rng) with a numpy.random.Generator")
     return rng
 
 
