@@ -10,7 +10,7 @@ from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
-from ._check import batched, check_floats, check_signal, integer, integers
+from ._check import batched, check_floats, check_signal, integer
 from ._geometry import Geometry, pad_cells, pool_geometry
 
 _Ints = int | Sequence[int]
@@ -71,7 +71,7 @@ def avg_pool3d_input_gradient(
     return _input_gradient(op, 3, dy, input_size, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
-def adaptive_avg_pool2d(input: Array, output_size: int | None | Sequence[int | None]) -> Array:
+def adaptive_avg_pool2d(input: Array, output_size: int | Sequence[int | None] | None) -> Array:
     """The means of output_size windows that share the input out evenly: window i is ⌊i·H/H'⌋ … ⌈(i + 1)·H/H'⌉ − 1.
 
     input: (N, C, H, W) or (C, H, W). output_size: H' = W', or (H', W'); None keeps that axis. Returns (N, C, H', W') or (C, H', W').

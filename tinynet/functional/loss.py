@@ -1,0 +1,184 @@
+"""Losses and their gradients: cross-entropy on logits, negative log-likelihood on log-probabilities, squared error.
+
+The first two are one formula. With q_c what class c weighs in the target (its class weight times the probability that the
+target gives it; one class has all of it where targets are class numbers), the loss of one prediction is
+
+    ℓ = −Σ_c q_c · log p_c,    ∂ℓ/∂log p_c = −q_c,    and for p = softmax(logits):    ∂ℓ/∂logits_c = p_c · Σ_j q_j − q_c,
+
+which is the p − y of the textbooks where the weights are one and y is the target.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backend import Array, array_module
+from ..errors import ArgumentError, DtypeError, ShapeError
+from ._check import check_floats, choice, same_shape
+from .softmax import log_softmax
+
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+def cross_entropy(
+    input: Array, target: Array, weight: Array | None = None, *,
+    ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0,
+) -> Array:
+    """−Σ_c q_c log softmax(input)_c for every prediction; "mean" divides by the sum of the class weights of the targets.
+
+    input: logits (N, C), (N, C, d₁, …) or (C,). target: class numbers (N,), (N, d₁, …) or (), int64 or uint8; or class probabilities of
+    input's shape and dtype. weight: (C,) or None. ignore_index: class numbers that count nowhere. label_smoothing ε: the target becomes
+    (1 − ε)·target + ε/C (Szegedy et al. 2016, section 7). Returns a scalar, or an array like the class numbers for "none".
+    """
+    op = "cross_entropy"
+    q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
+    return _reduce(_minus_product(log_softmax(input, along), q, along, exact=_same(input, target)), normaliser, reduction)
+
+
+def cross_entropy_input_gradient(
+    input: Array, target: Array, weight: Array | None = None, *,
+    ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0, dy: Array | None = None,
+) -> Array:
+    """∂ℓ/∂logits for cross_entropy: softmax(input)_c · Σ_j q_j − q_c. dy: what arrives at the loss; None means 1. Returns input's shape."""
+    op = "cross_entropy_input_gradient"
+    q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
+    xp = array_module(input)
+    dx = xp.exp(log_softmax(input, along))
+    dx *= q.sum(axis=along, keepdims=True)
+    dx -= q
+    return _scale(op, dx, normaliser, reduction, dy, along)
+
+
+def nll_loss(
+    input: Array, target: Array, weight: Array | None = None, *, ignore_index: int = -100, reduction: str = "mean"
+) -> Array:
+    """−w_t · input_t for target class t: cross_entropy for an input that is log-probabilities already. Arguments as there."""
+    q, normaliser, along = _target_weights("nll_loss", input, target, weight, ignore_index, reduction, None)
+    return _reduce(_minus_product(input, q, along, exact=False), normaliser, reduction)
+
+
+def nll_loss_input_gradient(
+    input: Array, target: Array, weight: Array | None = None, *,
+    ignore_index: int = -100, reduction: str = "mean", dy: Array | None = None,
+) -> Array:
+    """∂ℓ/∂input for nll_loss: −w_t at the target class, 0 elsewhere. dy: what arrives at the loss; None means 1."""
+    op = "nll_loss_input_gradient"
+    q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, None)
+    return _scale(op, -q, normaliser, reduction, dy, along)
+
+
+def mse_loss(input: Array, target: Array, *, reduction: str = "mean", weight: Array | None = None) -> Array:
+    """(x − t)², elementwise; "mean" averages over all elements, weighted if weights are given.
+
+    input, target, weight: one shape (nothing is broadcast). Returns a scalar, or that shape for "none".
+    """
+    _check_mse("mse_loss", input, target, weight, reduction)
+    squares = (input - target) ** 2
+    if weight is not None:
+        squares = squares * weight
+    return _reduce(squares, _mse_normaliser(input, weight), reduction)
+
+
+def mse_loss_input_gradient(
+    input: Array, target: Array, *, reduction: str = "mean", weight: Array | None = None, dy: Array | None = None
+) -> Array:
+    """∂ℓ/∂x for mse_loss: 2 (x − t), over the number of elements (or the sum of weights) for "mean". For the target: its negative."""
+    op = "mse_loss_input_gradient"
+    _check_mse(op, input, target, weight, reduction)
+    dx = 2 * (input - target)
+    if weight is not None:
+        dx = dx * weight
+    return _scale(op, dx, _mse_normaliser(input, weight), reduction, dy, None)
+
+
+def _check_mse(op: str, input: Array, target: Array, weight: Array | None, reduction: str) -> None:
+    check_floats(op, input=input, target=target, weight=weight)
+    same_shape(op, input=input, target=target, **({} if weight is None else {"weight": weight}))
+    choice(op, "reduction", reduction, _REDUCTIONS)
+
+
+def _mse_normaliser(input: Array, weight: Array | None) -> Any:
+    return input.size if weight is None else weight.sum()
+
+
+def _same(input: Array, target: Array) -> bool:
+    """Whether the target is class probabilities."""
+    return target.dtype == input.dtype
+
+
+def _target_weights(
+    op: str, input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float | None
+) -> tuple[Array, Any, int]:
+    """q of input's shape, what "mean" divides by, and the class axis. smoothing None: an op that takes class numbers only."""
+    xp = check_floats(op, input=input, weight=weight)
+    choice(op, "reduction", reduction, _REDUCTIONS)
+    if not hasattr(target, "dtype") or not hasattr(target, "shape"):
+        raise DtypeError(f"{op}: expected target to be an array, got {type(target).__name__}")
+    array_module(input, target)
+    if input.ndim < 1:
+        raise ShapeError(f"{op}: expected input (C,), (N, C) or (N, C, d1, …), got {tuple(input.shape)}")
+    along = 0 if input.ndim == 1 else 1
+    classes = input.shape[along]
+    if weight is not None and tuple(weight.shape) != (classes,):
+        raise ShapeError(f"{op}: expected weight ({classes},), one number a class, got {tuple(weight.shape)}")
+    if smoothing is not None and not 0 <= smoothing <= 1:
+        raise ArgumentError(f"{op}: expected label_smoothing from 0 to 1, got {smoothing}")
+    vector = None if weight is None else weight.reshape(-1, *[1] * (input.ndim - along - 1))    # (C, 1, …)
+    if smoothing is not None and str(target.dtype).startswith("float"):
+        check_floats(op, input=input, target=target)
+        same_shape(op, input=input, target=target)
+        if ignore_index >= 0:
+            raise ArgumentError(f"{op}: expected no ignore_index with class probabilities, got {ignore_index}")
+        q = target * (1 - smoothing) + smoothing / max(classes, 1) if smoothing else target
+        normaliser = input.size // max(classes, 1)
+        return (q if vector is None else q * vector), normaliser, along
+    if str(target.dtype) not in ("int64", "uint8"):
+        raise DtypeError(f"{op}: expected target of int64 or uint8 (class numbers), got {target.dtype}")
+    expected = (*input.shape[:along], *input.shape[along + 1 :])
+    if tuple(target.shape) != expected:
+        raise ShapeError(f"{op}: expected target {expected} for input {tuple(input.shape)}, got {tuple(target.shape)}")
+    counted = target != ignore_index
+    if bool((((target < 0) | (target >= classes)) & counted).any()):
+        raise ArgumentError(
+            f"{op}: expected targets from 0 to {classes - 1}, got {int(target.min())} to {int(target.max())}"
+        )
+    number = xp.arange(classes).reshape(-1, *[1] * (input.ndim - along - 1))                    # (C, 1, …)
+    hit = (xp.expand_dims(target, along) == number) & xp.expand_dims(counted, along)            # one-hot, input's shape
+    one = hit.astype(input.dtype)
+    q = one if vector is None else one * vector
+    normaliser = q.sum()
+    if smoothing:
+        even = xp.expand_dims(counted, along) * xp.full((), smoothing / classes, dtype=input.dtype)
+        q = q * (1 - smoothing) + (even if vector is None else even * vector)
+    return q, normaliser, along
+
+
+def _minus_product(log_p: Array, q: Array, along: int, exact: bool) -> Array:
+    """−Σ_c q_c log p_c. For class numbers (not exact) a class that counts nothing adds nothing, even where its log p is −∞."""
+    if not exact:
+        xp = array_module(log_p)
+        log_p = xp.where(q == 0, xp.zeros((), dtype=q.dtype), log_p)
+    return -(q * log_p).sum(axis=along)
+
+
+def _reduce(losses: Array, normaliser: Any, reduction: str) -> Array:
+    if reduction == "none":
+        return losses
+    total = losses.sum()
+    if reduction == "sum":
+        return total
+    return total / normaliser if normaliser != 0 else total + float("nan")      # the mean of nothing, as in PyTorch
+
+
+def _scale(op: str, dx: Array, normaliser: Any, reduction: str, dy: Array | None, along: int | None) -> Array:
+    """dx times what arrives at the loss, over the normaliser for "mean"."""
+    if reduction == "mean" and normaliser != 0:
+        dx = dx / normaliser
+    if dy is None:
+        return dx
+    expected = () if reduction != "none" else tuple(n for a, n in enumerate(dx.shape) if a != along)
+    if tuple(getattr(dy, "shape", ())) != expected:
+        raise ShapeError(f"{op}: expected dy {expected}, the shape of the loss, got {tuple(dy.shape)}")
+    if reduction == "none" and along is not None:
+        dy = array_module(dy).expand_dims(dy, along)
+    return dx * dy
