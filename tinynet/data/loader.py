@@ -37,7 +37,7 @@ class Loader:
         if len(dataset) == 0:
             raise ArgumentError("Loader: expected a dataset with samples, got an empty one")
         if drop_last and len(dataset) < batch_size:
-            raise ArgumentError(f"Loader: drop_last leaves nothing of {len(dataset)} samples at batch_size={batch_size}")
+            raise ArgumentError(f"Loader: drop_last leaves nothing of {len(dataset)} samples, batch_size {batch_size}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.transform: Transform = ToArray() if transform is None else transform
@@ -65,7 +65,7 @@ class Loader:
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from number `start` on: what an uninterrupted epoch would give from there.
 
-        Whatever a transform or a file raises is raised here. Closing the generator or leaving the loop ends the threads.
+        What a transform or a file raises is raised here. Closing the generator or leaving the loop ends the threads.
         """
         if epoch < 0 or not 0 <= start <= len(self):
             raise ArgumentError(f"Loader: expected epoch >= 0 and start in 0 to {len(self)}, got {epoch} and {start}")

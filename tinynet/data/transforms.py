@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from tinynet.data.dataset import Picture
 from tinynet.errors import ArgumentError, DtypeError, ShapeError
@@ -204,7 +204,7 @@ class ColorJitter:
         picture = Image.fromarray(np.ascontiguousarray(image))
         for k in rng.permutation(len(self._steps)).tolist():
             change, low, high = self._steps[k]
-            picture = change(picture, rng.uniform(low, high))
+            picture = change(picture, low + (high - low) * rng.random())
         return np.asarray(picture)
 
     def __repr__(self) -> str:
@@ -302,15 +302,16 @@ def _window(image: Picture, top: int, left: int, h: int, w: int, fill: int) -> P
 
 
 def _brightness(picture: Image.Image, factor: float) -> Image.Image:
-    return ImageEnhance.Brightness(picture).enhance(factor)
+    return Image.blend(Image.new("RGB", picture.size), picture, factor)      # away from black
 
 
 def _contrast(picture: Image.Image, factor: float) -> Image.Image:
-    return ImageEnhance.Contrast(picture).enhance(factor)
+    mean = int(np.asarray(picture.convert("L")).mean() + 0.5)                # away from its mean grey
+    return Image.blend(Image.new("RGB", picture.size, (mean, mean, mean)), picture, factor)
 
 
 def _saturation(picture: Image.Image, factor: float) -> Image.Image:
-    return ImageEnhance.Color(picture).enhance(factor)
+    return Image.blend(picture.convert("L").convert("RGB"), picture, factor)  # away from its own grey
 
 
 def _hue(picture: Image.Image, turn: float) -> Image.Image:
