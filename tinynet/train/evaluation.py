@@ -1,0 +1,120 @@
+"""Run a model over a set of samples without training it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_module, device_of, to_host
+from ..errors import ArgumentError
+from ..functional import softmax
+from . import metrics
+
+Loss = Callable[[Array, Array], tuple[Any, Array]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model said about a set. logits: (N, C) on the host. labels: (N,). loss: mean, nan if none was asked for."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+    loss: float = float("nan")
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """(N, C): softmax of the logits, in float64 so that the most confident ones still differ."""
+        return softmax(self.logits.astype(np.float64), 1)
+
+    @cached_property
+    def predictions(self) -> np.ndarray:
+        """(N,): the class with the highest logit."""
+        return self.logits.argmax(axis=1)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of samples that were classified rightly."""
+        return metrics.accuracy(self.labels, self.predictions)
+
+    @cached_property
+    def confusion_matrix(self) -> np.ndarray:
+        """(C, C) counts; rows are the true classes."""
+        return metrics.confusion_matrix(self.labels, self.predictions, self.logits.shape[1])
+
+    def metrics(self, positive: int | None = None) -> dict[str, float]:
+        """loss, accuracy, precision, recall, f1 and auc.
+
+        positive: precision, recall and F1 of this class; None: their mean over the classes (macro). See train.metrics.
+        """
+        classes = self.logits.shape[1]
+        if positive is not None and not 0 <= positive < classes:
+            raise ArgumentError(f"metrics: expected a positive class from 0 to {classes - 1}, got {positive}")
+
+        def one(per_class: np.ndarray) -> float:
+            return metrics.macro(per_class) if positive is None else float(per_class[positive])
+
+        pair = self.labels, self.predictions
+        return {
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "precision": one(metrics.precision(*pair, classes)),
+            "recall": one(metrics.recall(*pair, classes)),
+            "f1": one(metrics.f1_score(*pair, classes)),
+            # Two classes by the difference of the logits, which does not saturate as probabilities do.
+            "auc": metrics.roc_auc(self.labels, self.logits if classes == 2 else self.probabilities),
+        }
+
+
+def evaluate(model: Any, loader: Iterable[tuple[Array, Array]], loss: Loss | None = None) -> Evaluation:
+    """Classify every batch (x, labels) of the loader. loss: also give its mean over the samples.
+
+    A loss with class weights is averaged over the batches by their sizes. Raises ArgumentError for an empty loader.
+    """
+    logits, labels, total, count = [], [], 0.0, 0
+    reference = reference_array(model)
+    for x, y in loader:
+        output = model(beside(x, reference))
+        if loss is not None:
+            value, _ = loss(output, beside(y, reference))
+            total += float(value) * len(y)
+        count += len(y)
+        logits.append(to_host(output))
+        labels.append(to_host(y))
+    if not logits:
+        raise ArgumentError("evaluate: expected at least one batch, got an empty loader")
+    return Evaluation(np.concatenate(logits), np.concatenate(labels), total / count if loss and count else float("nan"))
+
+
+def predict(model: Any, x: Any, batch_size: int = 64) -> np.ndarray:
+    """Class probabilities (N, C) on the host, of an array (N, 3, H, W) or of a loader's batches (labels are ignored)."""
+    reference = reference_array(model)
+    batches: Iterable[Any] = x
+    if hasattr(x, "shape"):
+        batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
+    logits = [to_host(model(beside(b[0] if isinstance(b, tuple) else b, reference))) for b in batches]
+    if not logits:
+        raise ArgumentError("predict: expected at least one image, got none")
+    return softmax(np.concatenate(logits).astype(np.float64), 1)
+
+
+def reference_array(model: Any) -> Array | None:
+    """An array that lives where the model does; None if the model has none."""
+    arrays: Mapping[str, Array] = {**model.named_parameters(), **model.named_buffers()}
+    return next(iter(arrays.values()), None)
+
+
+def beside(x: Array, reference: Array | None) -> Array:
+    """x on the device of the reference array."""
+    if reference is None or array_module(x) is array_module(reference):
+        return x
+    xp = array_module(reference)
+    if xp is np:
+        return to_host(x)
+    if hasattr(xp, "cuda"):
+        with xp.cuda.Device(device_of(reference).index):
+            return xp.asarray(x)
+    return xp.asarray(x)

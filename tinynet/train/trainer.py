@@ -1,0 +1,359 @@
+"""The training loop, in one piece: see Trainer._run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import nn
+from ..backend import Array
+from ..errors import ArgumentError, FileError
+from ..optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value, total_norm
+from .callbacks import Callback, check_monitor, improves
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .diagnosis import NonFiniteError, find_cause, non_finite_array
+from .evaluation import Loss, beside, evaluate, reference_array
+from .files import make_folder
+from .history import EpochRecord, History
+from .interrupt import PatientInterrupt, TrainingInterrupted
+from .progress import Mode, Progress
+
+_STEP_STREAM = 0x57E9  # sets a step's random numbers apart from the loader's, should both have the same seed
+
+
+@dataclass
+class State:
+    """How far a training has come; with weights, buffers and optimiser state it is all that a resume needs."""
+
+    step: int = 0  # steps done
+    epoch: int = 0  # epochs done
+    batch: int = 0  # batches done of the epoch that is under way
+    images: int = 0  # samples in these batches, …
+    loss_sum: float = 0.0  # … the sum of their losses, …
+    right: float = 0.0  # … how many were classified rightly (nan if the targets are no classes), …
+    seconds: float = 0.0  # … and the time they took
+    best: float | None = None  # the best value of the monitored figure
+
+
+class Trainer:
+    """Train a model: forward, loss, backward, clip, schedule, step, batch after batch.
+
+    model: anything with the layer protocol. loss: (logits, target) -> (value, dlogits). optimizer: over
+        model.named_parameters(), built after model.to(…).
+    train_loader: has len() and batches(epoch, start). validation_loader: iterable of batches, or None.
+    epochs: how many in all, those before a resume included. schedule: sets the learning rate of every step, or, with
+        schedule_every="epoch", of every epoch. max_norm, clip_value: clip the gradients (PyTorch's clip_grad_norm_,
+        clip_grad_value_), in that order.
+    callbacks: see Callback; EarlyStopping is one.
+    output: a folder for last.safetensors and best.safetensors (checkpoints: the last epoch, and the one best by
+        `monitor`, a column of the history), history.json and history.csv, written anew after every epoch; None: nothing.
+    seed: of dropout; the loader has its own. config: kept in the checkpoints, plain JSON values.
+    progress: "bar", "lines", "none", or None: a bar at a terminal and lines elsewhere.
+    resume_hint: how a user resumes, told after Ctrl-C; None: the call in Python.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        loss: Loss,
+        optimizer: Optimizer,
+        train_loader: Any,
+        validation_loader: Any = None,
+        *,
+        epochs: int,
+        schedule: Schedule | None = None,
+        schedule_every: str = "step",
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        output: str | os.PathLike[str] | None = None,
+        monitor: str | None = None,
+        seed: int = 0,
+        config: dict[str, Any] | None = None,
+        progress: Mode | None = None,
+        resume_hint: str | None = None,
+    ) -> None:
+        if epochs < 0:
+            raise ArgumentError(f"Trainer: expected epochs >= 0, got {epochs}")
+        if schedule_every not in ("step", "epoch"):
+            raise ArgumentError(f'Trainer: expected schedule_every "step" or "epoch", got {schedule_every!r}')
+        if progress not in ("bar", "lines", "none", None):
+            raise ArgumentError(f'Trainer: expected progress "bar", "lines", "none" or None, got {progress!r}')
+        if len(train_loader) == 0:
+            raise ArgumentError("Trainer: expected a train_loader with at least one batch, got an empty one")
+        try:
+            json.dumps(config, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"Trainer: expected a config of plain JSON values, {error}") from None
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.train_loader, self.validation_loader = train_loader, validation_loader
+        self.epochs, self.schedule, self.schedule_every = epochs, schedule, schedule_every
+        self.max_norm, self.clip_value = max_norm, clip_value
+        self.callbacks = list(callbacks)
+        self.output = None if output is None else Path(output)
+        default = "train_loss" if validation_loader is None else "val_accuracy"
+        self.monitor = check_monitor("Trainer", monitor or default)
+        self.seed, self.config, self.progress, self.resume_hint = seed, config or {}, progress, resume_hint
+        self.state, self.history = State(), History()
+        self.stop_reason: str | None = None
+
+    def fit(self, resume: str | os.PathLike[str] | bool = False) -> History:
+        """Train up to `epochs` and return the history. A second call goes on from where the first one ended.
+
+        resume: a checkpoint to start from; True: last.safetensors in the output folder. The run then gives the same
+        bits as one that was never stopped, also when it was stopped in the middle of an epoch.
+        Raises TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C, NonFiniteError for a loss or gradient that is
+        not finite, FileError if a checkpoint cannot be read or written, ArgumentError if it belongs to another run.
+        """
+        if resume is True and self.output is None:
+            raise ArgumentError("Trainer.fit: resume=True needs an output folder; give the path of a checkpoint")
+        if resume:
+            self.load(self._file("last.safetensors") if resume is True else resume)
+        if self.output is not None:
+            make_folder(self.output)
+        self._check_optimizer()
+        self.stop_reason = None
+        # Overflow is looked for at every step, so NumPy's warnings of it would only say the same in other words.
+        with PatientInterrupt() as interrupt, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            progress = Progress(
+                self.progress, self.epochs * len(self.train_loader), self._batches_done(), self.epochs
+            )
+            self._buffers: dict[str, Array] | None = None
+            self._updating = False
+            try:
+                for callback in self.callbacks:
+                    callback.on_fit_start(self)
+                self._run(interrupt, progress)
+                for callback in self.callbacks:
+                    callback.on_fit_end(self)
+            except KeyboardInterrupt:
+                progress.close()
+                raise TrainingInterrupted(self._save_interrupted()) from None
+            finally:
+                progress.close()
+        return self.history
+
+    def _run(self, interrupt: PatientInterrupt, progress: Progress) -> None:
+        """The loop itself."""
+        model, optimizer, state = self.model, self.optimizer, self.state
+        reference = reference_array(model)  # batches follow the model to its device
+        while state.epoch < self.epochs and self.stop_reason is None:
+            started = time.perf_counter() - state.seconds
+            batches = self.train_loader.batches(state.epoch, start=state.batch)
+            for images, labels in interrupt.between(batches):
+                x, target = beside(images, reference), beside(labels, reference)
+                self._remember_buffers()
+
+                logits, saved = model.forward(x, train=True, rng=self._rng())
+                loss, dlogits = self.loss(logits, target)
+                _, gradients = nn.backward(model, saved, dlogits, input_gradient=False)
+                del saved  # or it would live on beside the next forward pass's
+                norm = total_norm(gradients) if self.max_norm is None else clip_grad_norm(gradients, self.max_norm)
+                if self.clip_value is not None:
+                    clip_grad_value(gradients, self.clip_value)
+                if self.schedule is not None:
+                    self.schedule.apply(optimizer, state.step if self.schedule_every == "step" else state.epoch)
+                if not math.isfinite(loss) or not math.isfinite(norm):
+                    raise self._non_finite(float(loss), x, target)
+                self._updating = True
+                optimizer.step(gradients)
+
+                state.step += 1
+                state.batch += 1
+                state.images += len(labels)
+                state.loss_sum += float(loss) * len(labels)
+                state.right += _count_right(logits, target)
+                state.seconds = time.perf_counter() - started
+                self._buffers, self._updating = None, False
+                mean = self._means()
+                progress.batch(state.epoch, mean["train_loss"], mean["train_accuracy"], mean["images_per_second"])
+                for callback in self.callbacks:
+                    callback.on_batch_end(self, float(loss))
+
+            validation = {"val_loss": math.nan, "val_accuracy": math.nan}
+            if self.validation_loader is not None:
+                result = evaluate(model, interrupt.between(self.validation_loader), self.loss)
+                validation = {"val_loss": result.loss, "val_accuracy": result.accuracy}
+            seconds = time.perf_counter() - started
+            record = EpochRecord(epoch=state.epoch + 1, lr=optimizer.lr, seconds=seconds, **self._means(), **validation)
+            self.history.append(record)
+            state.epoch += 1
+            state.batch, state.images, state.loss_sum, state.right, state.seconds = 0, 0, 0.0, 0.0, 0.0
+            for callback in self.callbacks:
+                callback.on_epoch_end(self, record)
+            progress.line(record.line(self.epochs))
+            self._save_epoch(record)
+            interrupt.check()
+        if self.stop_reason is not None:
+            progress.line(f"stopped early: {self.stop_reason}")
+
+    def stop(self, reason: str) -> None:
+        """End the training after this epoch (callbacks call it)."""
+        self.stop_reason = reason
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint of the present state. Raises FileError, or NonFiniteError rather than save nan or inf."""
+        bad = non_finite_array(self.model)
+        if bad is not None:
+            raise NonFiniteError(
+                f"{bad} is not finite after step {self.state.step - 1} at learning rate {self.optimizer.lr:.3g}; "
+                + self._advice(),
+                self.state.step - 1, self.optimizer.lr, bad,
+            )  # fmt: skip
+        record = {
+            "seed": self.seed,
+            "loader": self._loader_facts(),
+            "state": asdict(self.state),
+            "history": self.history.to_dicts(),
+            "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in self.callbacks],
+            "config": self.config,
+        }
+        save_checkpoint(path, Checkpoint(self.model.state_dict(), self.optimizer.state_dict(), record))
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take over the state of a checkpoint. Raises FileError, or ArgumentError if it belongs to another run."""
+        checkpoint = load_checkpoint(path)
+        record = checkpoint.record
+        try:
+            facts = {"seed": self.seed, **self._loader_facts()}
+            theirs = {"seed": record["seed"], **record["loader"]}
+            state, history = State(**record["state"]), History.from_dicts(record["history"])
+            callbacks = list(record["callbacks"])
+        except (KeyError, TypeError) as error:
+            raise FileError(f"{path}: a damaged checkpoint ({type(error).__name__}: {error})") from None
+        for name, value in facts.items():
+            if theirs.get(name, value) != value:
+                raise ArgumentError(
+                    f"{path}: cannot be continued: its run had {name} {theirs[name]}, this one has {value}"
+                )
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.model.load_state_dict(checkpoint.model)
+        self.state, self.history = state, history
+        for callback in self.callbacks:  # each takes the first state of its kind; a new kind starts afresh
+            for entry in callbacks:
+                if entry[0] == type(callback).__name__:
+                    callback.load_state_dict(entry[1])
+                    callbacks.remove(entry)
+                    break
+
+    def load_best(self) -> None:
+        """Put the best checkpoint's weights and buffers into the model; nothing else changes."""
+        self.model.load_state_dict(load_checkpoint(self._file("best.safetensors")).model)
+
+    # -- details of the loop
+
+    def _rng(self) -> np.random.Generator:
+        """The random numbers of the coming step (dropout): from the seed and the step's number alone.
+
+        So a resumed run needs no generator's state, and the step means the same wherever it is done.
+        """
+        return np.random.default_rng((self.seed, _STEP_STREAM, self.state.step))
+
+    def _means(self) -> dict[str, float]:
+        """The figures of this epoch so far."""
+        state = self.state
+        images = state.images or math.nan
+        return {
+            "train_loss": state.loss_sum / images,
+            "train_accuracy": state.right / images,
+            "images_per_second": state.images / state.seconds if state.seconds else math.nan,
+        }
+
+    def _batches_done(self) -> int:
+        return self.state.epoch * len(self.train_loader) + self.state.batch
+
+    def _remember_buffers(self) -> None:
+        """The forward pass moves running statistics; a step that does not come to its end must not have done so."""
+        self._buffers = {name: buffer.copy() for name, buffer in self.model.named_buffers().items()}
+
+    def _restore_buffers(self) -> None:
+        if self._buffers is not None:
+            for name, buffer in self.model.named_buffers().items():
+                buffer[...] = self._buffers[name]
+            self._buffers = None
+
+    def _non_finite(self, loss: float, x: Array, target: Array) -> NonFiniteError:
+        self._restore_buffers()
+        cause = find_cause(self.model, self.loss, x, target, self._rng())
+        state, lr = self.state, self.optimizer.lr
+        what = "the gradients are not finite" if math.isfinite(loss) else f"the loss is {loss}"
+        return NonFiniteError(
+            f"step {state.step} (epoch {state.epoch + 1}, batch {state.batch + 1}): {what} at learning rate {lr:.3g}; "
+            f"it begins in {cause}; {self._advice()}",
+            state.step, lr, cause,
+        )  # fmt: skip
+
+    def _advice(self) -> str:
+        if self.output is None or not self._file("last.safetensors").is_file():
+            return "try a lower learning rate or max_norm"
+        return f"the last good checkpoint is {self._file('last.safetensors')}; try a lower learning rate or max_norm"
+
+    def _save_epoch(self, record: EpochRecord) -> None:
+        value = getattr(record, self.monitor)
+        better = improves(self.monitor, value, self.state.best)
+        if better:
+            self.state.best = value
+        if self.output is None:
+            return
+        if better:
+            self.save(self._file("best.safetensors"))
+        self.save(self._file("last.safetensors"))
+        self.history.write_json(self._file("history.json"))
+        self.history.write_csv(self._file("history.csv"))
+
+    def _save_interrupted(self) -> str:
+        """Save the state between two steps, and say in one line what was done."""
+        if self._updating:  # a second Ctrl-C, in the middle of the update: some parameters are a step ahead
+            return f"interrupted within step {self.state.step}, whose half is not saved; {self._advice_resume()}"
+        self._restore_buffers()
+        done = f"interrupted after {self.state.step} steps (epoch {self.state.epoch + 1} of {self.epochs})"
+        if self.output is None:
+            return f"{done}; nothing is saved, for want of an output folder"
+        self.save(self._file("last.safetensors"))
+        return f"{done}; {self._advice_resume()}"
+
+    def _advice_resume(self) -> str:
+        if self.output is None or not self._file("last.safetensors").is_file():
+            return "no checkpoint was written yet"
+        path = self._file("last.safetensors")
+        return f"saved as {path}; resume with {self.resume_hint or f'fit(resume={str(path)!r})'}"
+
+    def _file(self, name: str) -> Path:
+        if self.output is None:
+            raise ArgumentError(f"Trainer: {name} needs an output folder")
+        return self.output / name
+
+    def _loader_facts(self) -> dict[str, Any]:
+        """What must be equal for a resume to see the same batches."""
+        facts = {"batches per epoch": len(self.train_loader)}
+        for name in ("batch_size", "seed", "shuffle", "drop_last"):
+            value = getattr(self.train_loader, name, None)
+            if isinstance(value, bool | int | np.integer):
+                facts[f"loader {name}"] = int(value)
+        return facts
+
+    def _check_optimizer(self) -> None:
+        """The optimiser must hold the model's own arrays, or it would train something else."""
+        mine = self.model.named_parameters()
+        for group in self.optimizer.param_groups:
+            for name, parameter in group["params"].items():
+                if name not in mine or mine[name] is not parameter:
+                    raise ArgumentError(
+                        f"Trainer: the optimizer's {name} is not the model's; "
+                        "build it from model.named_parameters(), after model.to(…)"
+                    )
+
+
+def _count_right(logits: Array, target: Array) -> float:
+    """How many samples have their highest logit at their class; nan where the targets are no classes."""
+    if logits.ndim != 2 or target.ndim != 1 or target.dtype.kind not in "iu":
+        return math.nan
+    return float((logits.argmax(axis=1) == target).sum())
