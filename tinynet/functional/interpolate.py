@@ -24,15 +24,18 @@ _MODES = ("nearest", "nearest-exact", *_LINEAR.values())
 def interpolate(
     input: Array, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest", align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> Array:
     """Resize the axes behind batch and channel.
 
     input: (N, C, L), (N, C, H, W) or (N, C, D, H, W). Give size, or scale_factor (size = ⌊n · factor⌋). mode: "nearest" takes the cell at
     ⌊i · scale⌋; "nearest-exact" ⌊(i + ½) · scale⌋; "linear", "bilinear", "trilinear" (for 1, 2, 3 axes) weigh the two cells around
     (i + ½) · scale − ½ or, with align_corners, around i · (n − 1)/(n' − 1). scale is 1/scale_factor if that was given (and not
-    recompute_scale_factor), otherwise n/n'. Returns (N, C, *size).
+    recompute_scale_factor), otherwise n/n'. antialias: not offered, False only. Returns (N, C, *size).
     """
     op = "interpolate"
+    if antialias:
+        raise ArgumentError(f"{op}: antialias=True is not offered; smooth the input first")
     xp = check_floats(op, input=input)
     new, factors = _sizes(op, input.shape, size, scale_factor, mode, align_corners, recompute_scale_factor)
     y = input

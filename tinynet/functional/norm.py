@@ -23,6 +23,10 @@ def batch_norm(
     check_floats(op, input=input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     _check_channels(op, input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     _check_statistics(op, input, running_mean, running_var, training)
+    if eps < 0:
+        raise ArgumentError(f"{op}: expected eps of at least 0, got {eps}")
+    if input.size == 0:
+        return input.copy()                                     # nothing seen, nothing learned, as in PyTorch
     mean, variance = _statistics(input, running_mean, running_var, training)
     if training and running_mean is not None and running_var is not None:
         count = input.size // input.shape[1]
@@ -52,6 +56,8 @@ def batch_norm_input_gradient(
     check_floats(op, dy=dy, input=input, running_mean=running_mean, running_var=running_var, weight=weight)
     _check_channels(op, input, running_mean=running_mean, running_var=running_var, weight=weight)
     same_shape(op, input=input, dy=dy)
+    if input.size == 0:
+        return dy.copy()
     scale = 1 / (_statistics(input, running_mean, running_var, training)[1] + eps) ** 0.5
     gain = scale if weight is None else scale * weight
     dx = dy
@@ -71,6 +77,8 @@ def batch_norm_weight_gradient(
     check_floats(op, dy=dy, input=input, running_mean=running_mean, running_var=running_var)
     _check_channels(op, input, running_mean=running_mean, running_var=running_var)
     same_shape(op, input=input, dy=dy)
+    if input.size == 0:
+        return dy.sum(axis=_all_but_channels(dy))
     return (dy * _normed(input, running_mean, running_var, training, eps)).sum(axis=_all_but_channels(dy))
 
 
@@ -105,11 +113,12 @@ def local_response_norm_input_gradient(
 
 
 def _check_channels(op: str, input: Array, **vectors: Array | None) -> None:
-    if input.ndim < 2:
+    if input.ndim < 2 and tuple(input.shape) != (0,):           # PyTorch takes (0,) as no samples of no channels
         raise ShapeError(f"{op}: expected input (N, C, ...), got {tuple(input.shape)}")
+    channels = input.shape[1] if input.ndim > 1 else 0
     for name, vector in vectors.items():
-        if vector is not None and tuple(vector.shape) != (input.shape[1],):
-            raise ShapeError(f"{op}: expected {name} ({input.shape[1]},), one number a channel, got {tuple(vector.shape)}")
+        if vector is not None and tuple(vector.shape) != (channels,):
+            raise ShapeError(f"{op}: expected {name} ({channels},), one number a channel, got {tuple(vector.shape)}")
 
 
 def _check_statistics(
@@ -119,7 +128,7 @@ def _check_statistics(
         raise ArgumentError(f"{op}: expected running_mean and running_var together, or neither")
     if not training and running_mean is None:
         raise ArgumentError(f"{op}: expected running_mean and running_var, which training=False uses")
-    if training and prod(input.shape) // max(input.shape[1], 1) <= 1:
+    if training and prod(input.shape[:1]) * prod(input.shape[2:]) == 1:
         raise ShapeError(f"{op}: expected more than one value a channel in training, got {tuple(input.shape)}")
 
 

@@ -64,11 +64,12 @@ def _widths(op: str, size: Sequence[int], pad: Any, mode: str) -> dict[int, tupl
     widths = {}
     for i in range(n):
         axis, before, after = len(size) - 1 - i, numbers[2 * i], numbers[2 * i + 1]
-        most = {"reflect": size[axis] - 1, "circular": size[axis]}.get(mode)
+        left = size[axis] - max(-before, 0) - max(-after, 0)                # cells that are not cut off
+        if left < 0 if mode in ("constant", "circular") else size[axis] < 1 or size[axis] + before + after < 1:
+            raise ArgumentError(f"{op}: expected cells to remain along axis {axis} of {tuple(size)}, got pad {tuple(pad)}")
+        most = {"reflect": size[axis] - 1, "circular": left}.get(mode)
         if most is not None and max(before, after) > most:
             raise ArgumentError(f'{op}: expected pad of at most {most} for {size[axis]} cells and mode="{mode}", got {tuple(pad)}')
-        if size[axis] + before + after < (0 if mode == "constant" else 1) or (mode != "constant" and size[axis] < 1):
-            raise ArgumentError(f"{op}: expected cells to remain along axis {axis} of {tuple(size)}, got pad {tuple(pad)}")
         widths[axis] = (before, after)
     return widths
 
@@ -78,8 +79,9 @@ def _places(xp: Any, mode: str, size: int, before: int, after: int) -> Array:
     place = xp.arange(-before, size + after)
     if mode == "replicate":
         return xp.clip(place, 0, size - 1)
-    if mode == "circular":
-        return place % size
+    if mode == "circular":                                                  # around what is left after cutting, as PyTorch
+        first, last = max(-before, 0), size - max(-after, 0)
+        return first + (place - first) % (last - first)
     place = xp.abs(place)                                                   # mirrored at cell 0
     return size - 1 - xp.abs(size - 1 - place)                              # and at the last
 
