@@ -1,0 +1,39 @@
+"""The backends that every op is run on, and how Hypothesis draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from tests.checking import Backend
+from tests.device_double import device_module
+from tinynet.backend import device
+from tinynet.errors import DeviceError
+
+# The same examples in every run, so that a failure on another machine is one here too; no deadline, since the first call of
+# an op pays for imports. `pytest --hypothesis-profile=search` draws afresh, and more.
+settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")
+
+torch.set_num_threads(1)  # tiny arrays: threads only cost
+
+
+@pytest.fixture(scope="session", params=["numpy", "double", pytest.param("cupy", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """NumPy, the strict device double, and CuPy where a GPU can be used (`pytest -m gpu` runs those alone)."""
+    if request.param == "numpy":
+        return Backend("numpy", np)
+    if request.param == "double":
+        return Backend("double", device_module)
+    try:
+        device("cuda:0")
+    except DeviceError as error:
+        pytest.skip(str(error))
+    import cupy
+
+    return Backend("cupy", cupy)
