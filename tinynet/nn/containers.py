@@ -1,0 +1,234 @@
+"""Containers: they route the walks and hold no maths. Sequential is a path, Concat and Residual are parallel branches.
+
+Everything series-parallel can be built of them: SqueezeNet, ResNet, Inception, DenseNet. A child's name that begins with an
+underscore is for structure only and does not show in paths: with
+
+    Sequential(squeeze=conv, _expand=Concat(_1=Sequential(expand1x1=a, relu1=r), _3=Sequential(expand3x3=b, relu3=r)))
+
+the second convolution is at "expand1x1", as torchvision has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, array_module
+from ..errors import ArgumentError, ShapeError, TinynetError
+from ._text import indent
+from .layer import Layer, Saved, Seed, Step, Watch, join
+
+
+class Container(Layer):
+    """Named children. Subclasses say how a walk goes through them."""
+
+    def __init__(self, *layers: Layer | Mapping[str, Layer], **named: Layer) -> None:
+        self._children: dict[str, Layer] = {}
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            layers, named = (), {**layers[0], **named}
+        for name, layer in [*((str(i), layer) for i, layer in enumerate(layers)), *named.items()]:
+            if not isinstance(layer, Layer):
+                raise ArgumentError(f"{type(self).__name__}: expected {name} to be a layer, got {layer!r}")
+            if not name or "." in name:
+                raise ArgumentError(f"{type(self).__name__}: expected a name without dots, got {name!r}")
+            self._children[name] = layer
+        paths = [path for path, layer in self.layers() if path and not isinstance(layer, Container)]
+        if len(set(paths)) < len(paths):
+            double = next(path for path in paths if paths.count(path) > 1)
+            raise ArgumentError(f"{type(self).__name__}: two layers would have the name {double!r}")
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        return ((_visible(name), child) for name, child in self._children.items())
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._children.values())
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __getitem__(self, key: str | int) -> Layer:
+        """A child by name or number."""
+        return self._children[key] if isinstance(key, str) else list(self._children.values())[key]
+
+    def __getattr__(self, name: str) -> Layer:
+        """A child as an attribute, as in PyTorch: model.features."""
+        try:
+            return self.__dict__["_children"][name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__} has no attribute or child {name!r}") from None
+
+    def forward(
+        self, x: Array, train: bool = False, rng: np.random.Generator | None = None, watch: Watch | None = None
+    ) -> tuple[Array, Saved]:
+        """y and the record of all layers. watch(path, layer, y) sees every named layer's output as it arises."""
+        return self.walk(x, train, rng, watch, "")
+
+    def input_gradient(self, saved: Saved, dy: Array) -> Array:
+        return self.reverse(saved, dy, lambda path, layer, kept, signal: layer.input_gradient(kept, signal))
+
+    def parameter_gradients(self, saved: Saved, dy: Array) -> dict[str, Array]:
+        from .gradient import backward
+
+        return backward(self, saved, dy, input_gradient=False)[1]
+
+    def _up(
+        self, name: str, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str
+    ) -> tuple[Array, Saved]:
+        """The forward walk through one child; its errors get its path, its output is shown to the watch."""
+        child, here = self._children[name], join(path, _visible(name))
+        try:
+            y, saved = child.walk(x, train, rng, watch, here)
+        except TinynetError as error:
+            error.path = error.path or here
+            raise
+        if watch is not None and _visible(name):
+            watch(here, child, y)
+        return y, saved
+
+    def _down(self, name: str, saved: Saved, signal: Any, step: Step, seed: Seed | None, path: str) -> Any:
+        """The walk back through one child, beginning with what the seed puts in at its output."""
+        child, here = self._children[name], join(path, _visible(name))
+        if seed is not None and _visible(name):
+            signal = seed(here, child, signal)
+        try:
+            return child.reverse(saved, signal, step, seed, here)
+        except TinynetError as error:
+            error.path = error.path or here
+            raise
+
+    def _infer(self, name: str, x: Array) -> Array:
+        """One child's inference; its errors get its path."""
+        try:
+            return self._children[name](x)
+        except TinynetError as error:
+            error.path = join(_visible(name), error.path)
+            raise
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {indent(repr(child))}" for name, child in self._children.items()]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"]) if lines else f"{type(self).__name__}()"
+
+
+def _visible(name: str) -> str:
+    return "" if name.startswith("_") else name
+
+
+class Sequential(Container):
+    """One layer after the other. Children are numbered "0", "1", … or named: Sequential(conv1=…, relu1=…)."""
+
+    class Saved(NamedTuple):
+        children: dict[str, Any]
+
+    def walk(self, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str) -> tuple[Array, Saved]:
+        kept = {}
+        for name in self._children:
+            x, kept[name] = self._up(name, x, train, rng, watch, path)
+        return x, self.Saved(kept)
+
+    def reverse(self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "") -> Any:
+        for name in reversed(self._children):
+            signal = self._down(name, saved.children[name], signal, step, seed, path)
+        return signal
+
+    def __call__(self, x: Array) -> Array:
+        for name in self._children:
+            x = self._infer(name, x)
+        return x
+
+    def entries(self, path: str = "") -> set[str]:
+        for name, child in self._children.items():
+            return child.entries(join(path, _visible(name)))
+        return set()
+
+
+class _Parallel(Container):
+    """Branches that all take the same input; their signals add up on the way back."""
+
+    def entries(self, path: str = "") -> set[str]:
+        return set().union(*(child.entries(join(path, _visible(name))) for name, child in self._children.items()))
+
+    def _branches(
+        self, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str
+    ) -> tuple[list[Array], dict[str, Any]]:
+        outputs, kept = [], {}
+        for name in self._children:
+            y, kept[name] = self._up(name, x, train, rng, watch, path)
+            outputs.append(y)
+        return outputs, kept
+
+    def _merge(self, saved: Any, signals: list[Any], step: Step, seed: Seed | None, path: str) -> Any:
+        """Send one signal down each branch and add what arrives; a branch where nothing arrives adds nothing."""
+        total = None
+        for name, signal in zip(self._children, signals, strict=True):
+            arrived = self._down(name, saved.children[name], signal, step, seed, path)
+            if arrived is not None:
+                total = arrived if total is None else total + arrived
+        return total
+
+
+class Concat(_Parallel):
+    """Branches side by side, joined along the channels (axis 1)."""
+
+    class Saved(NamedTuple):
+        children: dict[str, Any]
+        channels: tuple[int, ...]
+
+    def walk(self, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str) -> tuple[Array, Saved]:
+        outputs, kept = self._branches(x, train, rng, watch, path)
+        return self._join(outputs), self.Saved(kept, tuple(y.shape[1] for y in outputs))
+
+    def reverse(self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "") -> Any:
+        parts, begin = [], 0
+        for channels in saved.channels:
+            parts.append(None if signal is None else signal[:, begin : begin + channels])
+            begin += channels
+        return self._merge(saved, parts, step, seed, path)
+
+    def __call__(self, x: Array) -> Array:
+        return self._join([self._infer(name, x) for name in self._children])
+
+    def _join(self, outputs: list[Array]) -> Array:
+        if not outputs:
+            raise ArgumentError("Concat: expected at least one branch")
+        first = outputs[0]
+        for name, y in zip(self._children, outputs, strict=True):
+            if y.ndim < 2 or y.ndim != first.ndim or y.shape[0] != first.shape[0] or y.shape[2:] != first.shape[2:]:
+                raise ShapeError(f"Concat: expected outputs that differ in channels only, got {first.shape} and {y.shape} of {name}")
+        return array_module(*outputs).concatenate(outputs, axis=1)
+
+
+class Residual(_Parallel):
+    """y = body(x) + shortcut(x), the shortcut being the identity unless given (He et al. 2016, equation 1).
+
+    Residual(body), Residual(body, shortcut), or named: Residual(_body=…, downsample=…). One branch alone is added to the identity.
+    """
+
+    class Saved(NamedTuple):
+        children: dict[str, Any]
+
+    def walk(self, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str) -> tuple[Array, Saved]:
+        outputs, kept = self._branches(x, train, rng, watch, path)
+        return self._sum(x, outputs), self.Saved(kept)
+
+    def reverse(self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "") -> Any:
+        arrived = self._merge(saved, [signal] * len(self._children), step, seed, path)
+        if len(self._children) > 1 or signal is None:
+            return arrived
+        return signal if arrived is None else arrived + signal
+
+    def __call__(self, x: Array) -> Array:
+        return self._sum(x, [self._infer(name, x) for name in self._children])
+
+    def _sum(self, x: Array, outputs: list[Array]) -> Array:
+        outputs = [*outputs, x] if len(outputs) == 1 else outputs
+        if not self._children:
+            raise ArgumentError("Residual: expected at least one branch")
+        if any(y.shape != outputs[0].shape for y in outputs):
+            shapes = " and ".join(str(tuple(y.shape)) for y in outputs)
+            raise ShapeError(f"Residual: expected branches of one shape, got {shapes}")
+        total = outputs[0] + outputs[1]
+        for y in outputs[2:]:
+            total += y
+        return total

@@ -1,0 +1,176 @@
+"""The layer protocol: forward returns what it kept, and every way back takes that record.
+
+    y, saved = layer.forward(x)
+    dx = layer.input_gradient(saved, dy)
+    gradients = layer.parameter_gradients(saved, dy)
+
+`saved` is a value: nothing is cached on a layer. So one layer may stand in a model twice, run in many threads at once,
+and holds no memory at inference. The gradient, the deconvnet and guided backprop are the same walk back over the same record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, array_module, to_device
+from ..errors import ArgumentError, DtypeError, ShapeError
+
+Saved = Any
+Watch = Callable[[str, "Layer", Array], None]
+"""watch(path, layer, y) is called on the way up with every named layer's output."""
+Step = Callable[[str, "Layer", Saved, Array], Array]
+"""step(path, layer, saved, signal) → signal is the rule of one walk back."""
+Seed = Callable[[str, "Layer", Any], Any]
+"""seed(path, layer, signal) → signal may put something in at a layer's output on the way down; signal None: nothing arrives."""
+
+
+class Nothing(NamedTuple):
+    """What a layer keeps that needs nothing for its way back."""
+
+
+class Layer:
+    """A map from arrays to arrays with parameters and hand-written gradients."""
+
+    parameter_names: ClassVar[tuple[str, ...]] = ()
+    """Attributes that hold trained arrays (or None): "weight", "bias"."""
+    buffer_names: ClassVar[tuple[str, ...]] = ()
+    """Attributes that hold arrays which belong to the state but are not trained: "running_mean"."""
+    config_names: ClassVar[tuple[str, ...]] = ()
+    """Attributes shown in repr."""
+
+    def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
+        """y, and what the way back needs. train: training behaviour (dropout, batch statistics). rng: for layers that draw."""
+        raise NotImplementedError
+
+    def input_gradient(self, saved: Saved, dy: Array) -> Array:
+        """∂ℓ/∂x from dy = ∂ℓ/∂y: the adjoint of the layer's derivative at this forward pass."""
+        raise NotImplementedError
+
+    def parameter_gradients(self, saved: Saved, dy: Array) -> dict[str, Array]:
+        """∂ℓ/∂p for each parameter by attribute name; empty for a layer without."""
+        return {}
+
+    def __call__(self, x: Array) -> Array:
+        """Inference: y alone, nothing kept."""
+        return self.forward(x)[0]
+
+    # Walks. A layer is the leaf of both; containers (containers.py) route them.
+
+    def walk(self, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str) -> tuple[Array, Saved]:
+        """The forward walk through this layer, which stands at `path`."""
+        return self.forward(x, train, rng)
+
+    def reverse(self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "") -> Any:
+        """A walk back through this layer by the rule `step`. signal None: nothing arrives, so nothing leaves."""
+        return None if signal is None else step(path, self, saved, signal)
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        """(path below this layer, layer) of the layers directly inside; none for a leaf."""
+        return iter(())
+
+    def layers(self, path: str = "") -> Iterator[tuple[str, Layer]]:
+        """(path, layer) for this layer and all inside, in forward order; a layer that is used twice appears twice."""
+        yield path, self
+        for name, child in self.children():
+            yield from child.layers(join(path, name))
+
+    def entries(self, path: str = "") -> set[str]:
+        """Paths of the leaves that take the model's input itself."""
+        return {path}
+
+    # State.
+
+    def named_parameters(self) -> dict[str, Array]:
+        """Dotted name → live array. A layer that is used twice appears once, under its first path."""
+        return self._named("parameter_names")
+
+    def named_buffers(self) -> dict[str, Array]:
+        """Dotted name → live array of the untrained state, e.g. running means."""
+        return self._named("buffer_names")
+
+    def _named(self, kind: str) -> dict[str, Array]:
+        found, seen = {}, set()
+        for path, layer in self.layers():
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                for name in getattr(layer, kind):
+                    if getattr(layer, name) is not None:
+                        found[join(path, name)] = getattr(layer, name)
+        return found
+
+    def state_dict(self) -> dict[str, Array]:
+        """Dotted name → live array of all parameters and buffers, with PyTorch's names, shapes and order.
+
+        A layer that is used twice appears under both its names, as in PyTorch.
+        """
+        return {name: getattr(layer, attribute) for name, layer, attribute in self._state()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy arrays of `state` into parameters and buffers by name, in place and in their dtype.
+
+        strict: missing and unexpected names are errors; otherwise they are passed over. Wrong shapes always are errors. All problems
+        are named at once, and then nothing is loaded.
+        """
+        slots = {name: (layer, attribute) for name, layer, attribute in self._state()}
+        problems = []
+        if strict:
+            problems += [f"missing {name}" for name in slots if name not in state]
+            problems += [f"unexpected {name}" for name in state if name not in slots]
+        for name, (layer, attribute) in slots.items():
+            if name not in state:
+                continue
+            if not hasattr(state[name], "shape") or not hasattr(state[name], "dtype"):
+                raise DtypeError(f"load_state_dict: expected {name} to be an array, got {type(state[name]).__name__}")
+            shape, expected = tuple(state[name].shape), tuple(getattr(layer, attribute).shape)
+            if shape != expected:
+                problems.append(f"{name} expected {expected}, got {shape}")
+        if problems:
+            raise ShapeError(f"load_state_dict: the state does not fit the model: {'; '.join(problems)}")
+        for name, (layer, attribute) in slots.items():
+            if name in state:
+                target, source = getattr(layer, attribute), state[name]
+                if array_module(target) is not array_module(source):
+                    source = array_module(target).asarray(source.get() if hasattr(source, "get") else source)
+                target[...] = source
+
+    def _state(self) -> Iterator[tuple[str, Layer, str]]:
+        """(dotted name, layer, attribute) of all state."""
+        for path, layer in self.layers():
+            for attribute in (*layer.parameter_names, *layer.buffer_names):
+                if getattr(layer, attribute) is not None:
+                    yield join(path, attribute), layer, attribute
+
+    def to(self, device: Any = None, dtype: Any = None) -> Layer:
+        """Move parameters and buffers to a device ("cpu", "cuda:0") and/or floating dtype, in place. Returns the model."""
+        if dtype is not None and np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise DtypeError(f"to: expected dtype float32 or float64, got {np.dtype(dtype)}")
+        for _, layer, attribute in self._state():
+            x = getattr(layer, attribute)
+            if device is not None:
+                x = to_device(x, device)
+            if dtype is not None and x.dtype.kind == "f":
+                x = x.astype(dtype, copy=False)
+            setattr(layer, attribute, x)
+        return self
+
+    def layer(self, path: str) -> Layer:
+        """The layer at a dotted path. Raises ArgumentError that lists the nearest names."""
+        import difflib
+
+        found = dict(self.layers())
+        if path not in found:
+            near = difflib.get_close_matches(path, found, n=3, cutoff=0.3) or list(found)[1:4]
+            raise ArgumentError(f"no layer {path!r}; nearest: {', '.join(near)}")
+        return found[path]
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={getattr(self, name)}" for name in self.config_names)
+        return f"{type(self).__name__}({arguments})"
+
+
+def join(path: str, name: str) -> str:
+    """`name` below `path`, dotted; an empty part adds no dot."""
+    return f"{path}.{name}" if path and name else path or name
