@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-WORKSPACE = 4 << 20
-"""Bytes that one column matrix may take: a few times a core's L2 cache, where the matrix product still finds it near."""
+WORKSPACE = 1 << 20
+"""Bytes that one column matrix may take: what the L2 cache of a core holds, so that the product finds it near."""
 
 
 class Tile(NamedTuple):
