@@ -12,7 +12,7 @@ from math import inf, prod
 from typing import Any
 
 from ..backend import Array, array_module
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from ._check import batched, check_floats, check_indices, check_signal
 from ._geometry import Geometry, pad_cells, pool_geometry
 
@@ -148,6 +148,13 @@ def _input_gradient(op: str, n: int, dy: Array, indices: Array, input_size: Sequ
     check_signal(op, dy, indices.shape)
     if len(input_size) != dy.ndim or tuple(input_size[:-n]) != tuple(dy.shape[:-n]):
         raise ShapeError(f"{op}: expected input_size ({', '.join(map(str, dy.shape[:-n]))}, …), got {tuple(input_size)}")
+    cells = prod(input_size[-n:])
+    if indices.size and bool(((indices < 0) | (indices >= cells)).any()):
+        # Otherwise the signal would land in another plane. (A window of nothing but padding has such a switch.)
+        raise ArgumentError(
+            f"{op}: expected indices from 0 to {cells - 1} for planes of {tuple(input_size[-n:])}, "
+            f"got {int(indices.min())} to {int(indices.max())}"
+        )
     return scatter_add(xp, dy, indices, input_size, n)
 
 
