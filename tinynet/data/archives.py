@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from tinynet.errors import FileError
 
@@ -34,9 +35,11 @@ def fetch(archive: Archive, folder: Path, progress: bool = True) -> Path:
 
     path = folder / archive.name
     by_hand = f"try again, or fetch the file ({archive.megabytes} MB) by hand and put it at {path}"
+    responses: list[Any] = []                          # held to be closed: pooch leaves a broken connection open
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        downloader = pooch.HTTPDownloader(progressbar=progress and sys.stderr.isatty(), timeout=60)
+        downloader = pooch.HTTPDownloader(progressbar=progress and sys.stderr.isatty(), timeout=60,
+                                          hooks={"response": lambda response, **_: responses.append(response)})
         pooch.retrieve(archive.url, f"md5:{archive.md5}", fname=archive.name, path=folder, downloader=downloader)
     except OSError as error:                           # what `requests` raises is an OSError too
         response = getattr(error, "response", None)
@@ -47,6 +50,9 @@ def fetch(archive: Archive, folder: Path, progress: bool = True) -> Path:
         raise FileError(f"{archive.url}: no connection, or it broke off ({type(error).__name__}); {by_hand}") from error
     except ValueError as error:                        # pooch's word for a wrong checksum
         raise FileError(f"{archive.url}: what came is not the expected file (its MD5 is not {archive.md5}); {by_hand}") from error
+    finally:
+        for response in responses:
+            response.close()
     return path
 
 

@@ -1,0 +1,176 @@
+"""Transforms mean what torchvision's do; references: Pillow, NumPy's pad, and the definitions."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+
+from tinynet.data.transforms import (
+    CenterCrop,
+    ColorJitter,
+    Compose,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+    ToArray,
+)
+from tinynet.errors import ArgumentError, DtypeError, ShapeError
+
+
+def picture(h: int, w: int, seed: int = 0) -> np.ndarray:
+    image = np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
+    image.flags.writeable = False                      # no transform may change what it is given
+    return image
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize(("h", "w", "size", "expected"), [
+    (30, 40, 15, (15, 20)), (40, 30, 15, (20, 15)), (30, 41, 15, (15, 20)), (30, 40, 60, (60, 80)),
+    (30, 40, (7, 9), (7, 9)), (30, 30, 30, (30, 30)), (1, 1, 5, (5, 5)),
+])
+def test_resize(h: int, w: int, size: int | tuple[int, int], expected: tuple[int, int]) -> None:
+    image = picture(h, w)
+    y = Resize(size)(image)
+    assert y.shape == (*expected, 3)
+    reference = Image.fromarray(image).resize(expected[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(y, np.asarray(reference))
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 20), st.integers(1, 20))
+def test_center_crop_leaves_as_much_on_both_sides(h: int, w: int, crop_h: int, crop_w: int) -> None:
+    image = picture(h, w)
+    y = CenterCrop((crop_h, crop_w))(image)
+    assert y.shape == (crop_h, crop_w, 3)
+    top, left = round((max(h, crop_h) - crop_h) / 2), round((max(w, crop_w) - crop_w) / 2)
+    above, before = max(0, crop_h - h), max(0, crop_w - w)
+    padded = np.pad(image, ((above // 2, above - above // 2), (before // 2, before - before // 2), (0, 0)))
+    np.testing.assert_array_equal(y, padded[top:top + crop_h, left:left + crop_w])
+
+
+def windows(padded: np.ndarray, h: int, w: int) -> set[bytes]:
+    return {padded[y:y + h, x:x + w].tobytes()
+            for y in range(padded.shape[0] - h + 1) for x in range(padded.shape[1] - w + 1)}
+
+
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "symmetric"])
+@pytest.mark.parametrize("padding", [None, 2, (1, 2), (0, 1, 2, 3)])
+def test_random_crop_draws_every_window_of_the_padded_picture(mode: str, padding: int | tuple[int, ...] | None) -> None:
+    image = picture(5, 6)
+    left, top, right, bottom = {None: (0,) * 4, 2: (2,) * 4, (1, 2): (1, 2, 1, 2)}.get(padding, padding)
+    fill = {"constant_values": 9} if mode == "constant" else {}
+    padded = np.pad(image, ((top, bottom), (left, right), (0, 0)), mode=mode, **fill)
+    crop, generator = RandomCrop((4, 5), padding, fill=9, padding_mode=mode), rng()
+    drawn = {np.ascontiguousarray(crop(image, generator)).tobytes() for _ in range(600)}
+    assert drawn == windows(padded, 4, 5)
+
+
+def test_random_crop_pads_what_is_too_small_only_if_asked() -> None:
+    with pytest.raises(ShapeError, match=r"at least \(8, 8\) with its padding, got \(5, 8\)"):
+        RandomCrop(8)(picture(5, 8), rng())
+    image, generator = picture(5, 8), rng()
+    crop = RandomCrop(8, pad_if_needed=True)
+    padded = np.pad(image, ((3, 3), (0, 0), (0, 0)))
+    assert {np.ascontiguousarray(crop(image, generator)).tobytes() for _ in range(100)} == windows(padded, 8, 8)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 30))
+def test_random_resized_crop_takes_a_part_within_its_limits(h: int, w: int, seed: int) -> None:
+    crop = RandomResizedCrop((6, 7), scale=(0.2, 0.8), ratio=(0.5, 2.0))
+    top, left, part_h, part_w = crop._part(h, w, rng(seed))
+    assert 0 <= top <= h - part_h and 0 <= left <= w - part_w and part_h >= 1 and part_w >= 1
+    if min(h, w) > 20:                                 # else rounding to whole pixels is coarse
+        assert 0.15 < part_h * part_w / (h * w) < 0.9 and 0.45 < part_w / part_h < 2.2
+    assert crop(picture(h, w), rng(seed)).shape == (6, 7, 3)
+
+
+def test_random_resized_crop_is_a_crop_then_a_resize_and_falls_back_to_the_middle() -> None:
+    image, crop = picture(20, 30), RandomResizedCrop(8)
+    top, left, h, w = crop._part(20, 30, rng(3))
+    reference = Image.fromarray(image[top:top + h, left:left + w]).resize((8, 8), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(crop(image, rng(3)), np.asarray(reference))
+    # a strip on which no part of the asked area and aspect fits
+    assert RandomResizedCrop(8, scale=(1, 1))._part(10, 100, rng()) == (0, 43, 10, 13)
+    assert RandomResizedCrop(8, scale=(1, 1))._part(100, 9, rng()) == (44, 0, 12, 9)
+    areas = [np.prod(crop._part(100, 100, rng(seed))[2:]) / 1e4 for seed in range(400)]
+    assert min(areas) < 0.15 and max(areas) > 0.9      # the default reaches from 8 % to the whole
+
+
+def test_flip() -> None:
+    image = picture(4, 5)
+    np.testing.assert_array_equal(RandomHorizontalFlip(1)(image, rng()), image[:, ::-1])
+    np.testing.assert_array_equal(RandomHorizontalFlip(0)(image, rng()), image)
+    flip, generator = RandomHorizontalFlip(0.25), rng()
+    flipped = sum(not np.array_equal(flip(image, generator), image) for _ in range(2000))
+    assert 400 < flipped < 600                         # 500 expected, five standard deviations
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+@pytest.mark.parametrize("factor", [0.0, 0.4, 1.0, 1.7])
+def test_colour_jitter_is_pillows_enhancement(name: str, factor: float) -> None:
+    image = picture(9, 7)
+    enhancer = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast,
+                "saturation": ImageEnhance.Color}[name](Image.fromarray(image))
+    y = ColorJitter(**{name: (factor, factor)})(image, rng())
+    np.testing.assert_array_equal(y, np.asarray(enhancer.enhance(factor)))
+
+
+def test_hue_turns_the_colour_circle() -> None:
+    red = np.full((2, 2, 3), (255, 0, 0), np.uint8)
+    for turn, expected in ((1 / 3, (0, 255, 0)), (-1 / 3, (0, 0, 255)), (0.5, (0, 255, 255))):
+        y = ColorJitter(hue=(turn, turn))(red, rng())
+        np.testing.assert_allclose(y[0, 0], expected, atol=8)          # 256 steps to the circle
+
+
+def test_colour_jitter_draws_its_amounts_and_order() -> None:
+    image, jitter = picture(6, 6), ColorJitter(0.5, 0.5, 0.5, 0.1)
+    assert (jitter.brightness, jitter.hue) == ((0.5, 1.5), (-0.1, 0.1))
+    assert ColorJitter(brightness=3).brightness == (0, 4)
+    np.testing.assert_array_equal(jitter(image, rng(1)), jitter(image, rng(1)))
+    assert not np.array_equal(jitter(image, rng(1)), jitter(image, rng(2)))
+    assert ColorJitter()(image, rng()) is image
+
+
+def test_to_array_and_normalize() -> None:
+    image = picture(4, 5)
+    x = ToArray()(image)
+    assert x.dtype == np.float32 and x.shape == (3, 4, 5) and x.flags.c_contiguous
+    np.testing.assert_array_equal(x, (image.astype(np.float32) / np.float32(255)).transpose(2, 0, 1))
+    before = x.copy()
+    y = Normalize((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))(x)
+    assert y.dtype == np.float32
+    expected = (before.astype(float) - np.array([[[0.1]], [[0.2]], [[0.3]]])) / np.array([[[0.5]], [[0.6]], [[0.7]]])
+    np.testing.assert_allclose(y, expected, atol=1e-6)  # float32 of numbers about 1
+    np.testing.assert_array_equal(x, before)
+    assert Normalize((0.1,) * 3, (1,) * 3)(x.astype(float)).dtype == np.float64
+
+
+def test_compose_passes_one_generator_along() -> None:
+    both = Compose([RandomCrop(4), RandomHorizontalFlip(), ToArray()])
+    image, generator = picture(8, 8), rng(5)
+    by_hand = ToArray()(RandomHorizontalFlip()(RandomCrop(4)(image, generator), generator))
+    np.testing.assert_array_equal(both(image, rng(5)), by_hand)
+    assert "RandomCrop(size=4" in repr(both) and "ToArray()" in repr(both)
+
+
+def test_refusals() -> None:
+    for wrong in (lambda: Resize(0), lambda: Resize((3, 0)), lambda: CenterCrop(0), lambda: RandomCrop((1, 2, 3)),
+                  lambda: RandomCrop(3, padding=-1), lambda: RandomCrop(3, padding=(1, 2, 3)),
+                  lambda: RandomCrop(3, padding_mode="wrap"), lambda: RandomResizedCrop(3, scale=(0, 1)),
+                  lambda: RandomResizedCrop(3, ratio=(2, 1)), lambda: RandomHorizontalFlip(1.5),
+                  lambda: ColorJitter(brightness=-1), lambda: ColorJitter(hue=0.6), lambda: ColorJitter(contrast=(2, 1)),
+                  lambda: Normalize((0, 0, 0), (1, 1, 0)), lambda: Normalize((0, 0), (1, 1, 1))):
+        with pytest.raises(ArgumentError):
+            wrong()
+    for transform in (RandomCrop(2), RandomResizedCrop(2), RandomHorizontalFlip(), ColorJitter(0.5)):
+        with pytest.raises(ArgumentError, match="call it as transform"):
+            transform(picture(4, 4))
+    with pytest.raises(DtypeError, match="uint8"):
+        ToArray()(picture(4, 4).astype(np.float32))
+    with pytest.raises(ShapeError, match="after ToArray"):
+        Normalize((0,) * 3, (1,) * 3)(picture(4, 4))
