@@ -32,8 +32,8 @@ def read_photo(path: str | os.PathLike[str], size: int | None = None) -> Picture
     with _naming(path), Image.open(path, formats=_FORMATS) as photo:
         if size is not None:
             photo.draft(None, (2 * size, 2 * size))    # JPEG only: at least this size; resize() does the rest
+        rgb = _to_rgb(photo)                           # decodes; EXIF only then, for it may follow the pixels
         orientation = _orientation(photo)
-        rgb = _to_rgb(photo)
         height, width = bounded(rgb.height, rgb.width, size)
         if (width, height) != rgb.size:
             rgb = rgb.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -49,8 +49,9 @@ def check_photo(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     with _naming(path), Image.open(path, formats=_FORMATS) as photo:
         width, height = photo.size
-        orientation = _orientation(photo)
         kind = photo.format
+        # asked for EXIF that has not come yet, Pillow would decode a PNG's pixels to look behind them
+        orientation = 1 if kind == "PNG" and "exif" not in photo.info else _orientation(photo)
     if not _ends_well(path, kind):
         read_photo(path)                               # it may be whole all the same: decoding decides
     return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
