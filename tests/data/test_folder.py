@@ -2,11 +2,13 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, WebPImagePlugin
 
 from tests.data.test_photo import broken_files
 from tinynet.data import ArrayDataset, BrokenPhoto, ImageFolder, Loader, Subset, cached, describe
@@ -52,10 +54,17 @@ def test_classes_can_be_chosen_and_ordered(folder: Path) -> None:
 
 
 def test_nothing_is_decoded_before_it_is_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Image.Image, *args: object) -> None:
-        raise AssertionError("decoded")
-    monkeypatch.setattr(Image.Image, "convert", refuse)
-    assert len(ImageFolder(folder)) == 5
+    decoded = []
+    for kind in (ImageFile.ImageFile, WebPImagePlugin.WebPImageFile):
+        def load(self: ImageFile.ImageFile, plain: Callable[..., Any] = kind.load) -> Any:
+            decoded.append(self.filename)
+            return plain(self)
+        monkeypatch.setattr(kind, "load", load)
+    photos = ImageFolder(folder)
+    assert len(photos) == 5 and decoded == []
+    for i in range(5):
+        photos[i]
+    assert set(decoded) == {str(path) for path in photos.paths}
 
 
 def test_broken_photos_are_reported_by_name_and_skipped(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
