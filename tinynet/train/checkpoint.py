@@ -18,7 +18,7 @@ import numpy as np
 
 from ..backend import to_host
 from ..errors import FileError
-from .files import replacing
+from ..files import replacing
 
 _KEY = "tinynet.checkpoint"
 _VERSION = 1

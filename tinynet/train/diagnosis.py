@@ -51,11 +51,13 @@ def find_cause(model: Any, loss: Loss, x: Array, target: Array, rng: np.random.G
 
     def watch(path: str, layer: Any, y: Array) -> None:
         if not outputs and not is_finite(y):
-            outputs.append(f"the output of layer {path or 'model'} ({type(layer).__name__})")
+            outputs.append(f"the output of layer {path} ({type(layer).__name__})")
 
-    logits, saved = model.forward(x, train=True, rng=rng, watch=watch)
+    logits, saved = model.walk(x, True, rng, watch, "")
     if outputs:
         return outputs[0]
+    if not is_finite(logits):
+        return "the model's output"
     value, dlogits = loss(logits, target)
     if not math.isfinite(value):
         return "the loss (the model's output is finite)"

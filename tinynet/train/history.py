@@ -10,7 +10,7 @@ import os
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from .files import write_text
+from ..files import write_text
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import numpy as np
 
 from .. import nn
 from ..backend import Array
-from ..errors import ArgumentError, FileError
+from ..errors import ArgumentError, FileError, TinynetError
+from ..files import make_folder
 from ..optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value, total_norm
 from .callbacks import Callback, check_monitor, improves
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .diagnosis import NonFiniteError, find_cause, non_finite_array
 from .evaluation import Loss, beside, evaluate, reference_array
-from .files import make_folder
 from .history import EpochRecord, History
 from .interrupt import PatientInterrupt, TrainingInterrupted
 from .progress import Mode, Progress
@@ -104,6 +104,8 @@ class Trainer:
         self.seed, self.config, self.progress, self.resume_hint = seed, config or {}, progress, resume_hint
         self.state, self.history = State(), History()
         self.stop_reason: str | None = None
+        self._buffers: dict[str, Array] | None = None  # as they were before the step that runs
+        self._updating = False  # whether the parameters are between two steps
 
     def fit(self, resume: str | os.PathLike[str] | bool = False) -> History:
         """Train up to `epochs` and return the history. A second call goes on from where the first one ended.
@@ -117,6 +119,8 @@ class Trainer:
             raise ArgumentError("Trainer.fit: resume=True needs an output folder; give the path of a checkpoint")
         if resume:
             self.load(self._file("last.safetensors") if resume is True else resume)
+        if self._updating:
+            raise ArgumentError("Trainer.fit: the model holds half a step; resume from a checkpoint")
         if self.output is not None:
             make_folder(self.output)
         self._check_optimizer()
@@ -126,8 +130,6 @@ class Trainer:
             progress = Progress(
                 self.progress, self.epochs * len(self.train_loader), self._batches_done(), self.epochs
             )
-            self._buffers: dict[str, Array] | None = None
-            self._updating = False
             try:
                 for callback in self.callbacks:
                     callback.on_fit_start(self)
@@ -234,9 +236,13 @@ class Trainer:
                 raise ArgumentError(
                     f"{path}: cannot be continued: its run had {name} {theirs[name]}, this one has {value}"
                 )
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.model.load_state_dict(checkpoint.model)
+        try:
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+            self.model.load_state_dict(checkpoint.model)
+        except TinynetError as error:
+            raise type(error)(f"{path}: cannot be continued by this run: {error}") from None
         self.state, self.history = state, history
+        self._buffers, self._updating = None, False
         for callback in self.callbacks:  # each takes the first state of its kind; a new kind starts afresh
             for entry in callbacks:
                 if entry[0] == type(callback).__name__:
@@ -310,21 +316,21 @@ class Trainer:
         self.history.write_csv(self._file("history.csv"))
 
     def _save_interrupted(self) -> str:
-        """Save the state between two steps, and say in one line what was done."""
-        if self._updating:  # a second Ctrl-C, in the middle of the update: some parameters are a step ahead
-            return f"interrupted within step {self.state.step}, whose half is not saved; {self._advice_resume()}"
-        self._restore_buffers()
+        """Save the state between two steps, and say in one line what was done and how to go on."""
+        path = None if self.output is None else self._file("last.safetensors")
         done = f"interrupted after {self.state.step} steps (epoch {self.state.epoch + 1} of {self.epochs})"
-        if self.output is None:
-            return f"{done}; nothing is saved, for want of an output folder"
-        self.save(self._file("last.safetensors"))
-        return f"{done}; {self._advice_resume()}"
-
-    def _advice_resume(self) -> str:
-        if self.output is None or not self._file("last.safetensors").is_file():
-            return "no checkpoint was written yet"
-        path = self._file("last.safetensors")
-        return f"saved as {path}; resume with {self.resume_hint or f'fit(resume={str(path)!r})'}"
+        if self._updating:  # a second Ctrl-C, in the middle of an update: some parameters are a step ahead
+            done = f"interrupted within step {self.state.step}, half of which is not saved"
+            if path is None or not path.is_file():
+                return f"{done}; there is no checkpoint"
+            saved = f"the last checkpoint is {path}"
+        else:
+            self._restore_buffers()
+            if path is None:
+                return f"{done}; nothing is saved, for want of an output folder"
+            self.save(path)
+            saved = f"saved as {path}"
+        return f"{done}; {saved}; resume with {self.resume_hint or f'fit(resume={str(path)!r})'}"
 
     def _file(self, name: str) -> Path:
         if self.output is None:

@@ -1,0 +1,50 @@
+"""From a photo to a model's input: what a model was trained to see, kept with its weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tinynet.data import transforms
+from tinynet.errors import FileError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the shorter side to `resize` pixels, cut out the central `crop`×`crop`, and normalise.
+
+    mean, std: of the three channels (R, G, B) on the scale 0 … 1.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def transform(self) -> transforms.Compose:
+        """uint8 (H, W, 3) → float32 (3, crop, crop)."""
+        return transforms.Compose([
+            transforms.Resize(self.resize), transforms.CenterCrop(self.crop), self.normalize(),
+        ])
+
+    def normalize(self) -> transforms.Normalize:
+        """The last step alone."""
+        return transforms.Normalize(self.mean, self.std)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Any) -> Preprocessing:
+        """The inverse of to_dict. Raises FileError for a record that is not one."""
+        try:
+            mean, std = (tuple(float(v) for v in record[name]) for name in ("mean", "std"))
+            if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+                raise ValueError("mean and std are not three numbers each")
+            resize, crop = int(record["resize"]), int(record["crop"])
+            if not 1 <= crop <= resize <= 1 << 14:
+                raise ValueError(f"resize {resize} and crop {crop} do not fit")
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileError(f"not a preprocessing record ({type(error).__name__}: {error})") from None
+        return cls(resize, crop, mean, std)  # type: ignore[arg-type]

@@ -1,0 +1,55 @@
+"""The cat nets: small convolutional networks that learn from a few thousand photos on a laptop.
+
+Convolution, pooling, batch normalisation, ReLU, four or five times, until each of the last maps has seen the whole photo. The pooling
+stands before the normalisation: max and ReLU may change places, and a map that is pooled first costs a quarter to normalise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..nn import (
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Sequential,
+    init,
+)
+from .registry import register
+
+
+@register
+def catnet(classes: int = 2, dropout: float = 0.3, rng: np.random.Generator | None = None) -> Sequential:
+    """For photos of 32×32: five 3×3 convolutions, 32, 64, 128, 128, 256 maps. Input (N, 3, 32, 32), logits (N, classes)."""
+    rng = rng or np.random.default_rng()
+    layers: dict[str, Layer] = {}
+    channels = 3
+    for number, (maps, pooled) in enumerate([(32, True), (64, True), (128, False), (128, True), (256, False)], 1):
+        layers.update(_stage(number, channels, maps, 3, 1, MaxPool2d(2) if pooled else None, rng))
+        channels = maps
+    return _with_head(layers, MaxPool2d(4), channels, classes, dropout, rng)
+
+
+def _stage(
+    number: int, channels: int, maps: int, kernel: int, stride: int, pool: Layer | None, rng: np.random.Generator
+) -> dict[str, Layer]:
+    """conv, pool (if any), norm, ReLU, named conv1, pool1, …; the convolution has no bias, since the normalisation has one."""
+    conv = Conv2d(channels, maps, kernel, stride, padding=kernel // 2, bias=False, rng=rng)
+    conv.weight = init.kaiming_normal(rng, conv.weight.shape)
+    named: dict[str, Any] = {"conv": conv, "pool": pool, "bn": BatchNorm2d(maps), "relu": ReLU()}
+    return {f"{kind}{number}": layer for kind, layer in named.items() if layer is not None}
+
+
+def _with_head(
+    layers: dict[str, Layer], pool: Layer, channels: int, classes: int, dropout: float, rng: np.random.Generator
+) -> Sequential:
+    """The strongest (or mean) answer of each last map, dropout, and one linear layer."""
+    head = {"pool": pool, "flatten": Flatten(), "dropout": Dropout(dropout), "fc": Linear(channels, classes, rng=rng)}
+    return Sequential({**layers, **head})
