@@ -105,7 +105,7 @@ class Trainer:
         self.state, self.history = State(), History()
         self.stop_reason: str | None = None
         self._buffers: dict[str, Array] | None = None  # as they were before the step that runs
-        self._updating = False  # whether the parameters are between two steps
+        self._updating = False  # whether parameters and counts are on the way from one step to the next
 
     def fit(self, resume: str | os.PathLike[str] | bool = False) -> History:
         """Train up to `epochs` and return the history. A second call goes on from where the first one ended.
@@ -124,7 +124,7 @@ class Trainer:
         if self.output is not None:
             make_folder(self.output)
         self._check_optimizer()
-        self.stop_reason = None
+        self.stop_reason, self._buffers = None, None
         # Overflow is looked for at every step, so NumPy's warnings of it would only say the same in other words.
         with PatientInterrupt() as interrupt, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             progress = Progress(
@@ -167,14 +167,8 @@ class Trainer:
                     raise self._non_finite(float(loss), x, target)
                 self._updating = True
                 optimizer.step(gradients)
+                self._record_batch(float(loss), logits, target, time.perf_counter() - started)
 
-                state.step += 1
-                state.batch += 1
-                state.images += len(labels)
-                state.loss_sum += float(loss) * len(labels)
-                state.right += _count_right(logits, target)
-                state.seconds = time.perf_counter() - started
-                self._buffers, self._updating = None, False
                 mean = self._means()
                 progress.batch(state.epoch, mean["train_loss"], mean["train_accuracy"], mean["images_per_second"])
                 for callback in self.callbacks:
@@ -184,11 +178,8 @@ class Trainer:
             if self.validation_loader is not None:
                 result = evaluate(model, interrupt.between(self.validation_loader), self.loss)
                 validation = {"val_loss": result.loss, "val_accuracy": result.accuracy}
-            seconds = time.perf_counter() - started
-            record = EpochRecord(epoch=state.epoch + 1, lr=optimizer.lr, seconds=seconds, **self._means(), **validation)
-            self.history.append(record)
-            state.epoch += 1
-            state.batch, state.images, state.loss_sum, state.right, state.seconds = 0, 0, 0.0, 0.0, 0.0
+            record = self._record_epoch(validation, time.perf_counter() - started)
+
             for callback in self.callbacks:
                 callback.on_epoch_end(self, record)
             progress.line(record.line(self.epochs))
@@ -263,6 +254,28 @@ class Trainer:
         """
         return np.random.default_rng((self.seed, _STEP_STREAM, self.state.step))
 
+    def _record_batch(self, loss: float, logits: Array, target: Array, seconds: float) -> None:
+        """Count the step that was just done; from here on it is a whole one."""
+        state = self.state
+        state.step += 1
+        state.batch += 1
+        state.images += len(target)
+        state.loss_sum += loss * len(target)
+        state.right += _count_right(logits, target)
+        state.seconds = seconds
+        self._buffers, self._updating = None, False
+
+    def _record_epoch(self, validation: dict[str, float], seconds: float) -> EpochRecord:
+        """Close the epoch: its row in the history, and the counts at zero for the next."""
+        state, lr = self.state, self.optimizer.lr
+        record = EpochRecord(epoch=state.epoch + 1, lr=lr, seconds=seconds, **self._means(), **validation)
+        self._updating = True
+        self.history.append(record)
+        state.epoch += 1
+        state.batch, state.images, state.loss_sum, state.right, state.seconds = 0, 0, 0.0, 0.0, 0.0
+        self._updating = False
+        return record
+
     def _means(self) -> dict[str, float]:
         """The figures of this epoch so far."""
         state = self.state
@@ -281,14 +294,14 @@ class Trainer:
         self._buffers = {name: buffer.copy() for name, buffer in self.model.named_buffers().items()}
 
     def _restore_buffers(self) -> None:
-        if self._buffers is not None:
-            for name, buffer in self.model.named_buffers().items():
+        for name, buffer in self.model.named_buffers().items():
+            if self._buffers is not None:
                 buffer[...] = self._buffers[name]
-            self._buffers = None
 
     def _non_finite(self, loss: float, x: Array, target: Array) -> NonFiniteError:
         self._restore_buffers()
         cause = find_cause(self.model, self.loss, x, target, self._rng())
+        self._restore_buffers()  # looking for it was a forward pass as well
         state, lr = self.state, self.optimizer.lr
         what = "the gradients are not finite" if math.isfinite(loss) else f"the loss is {loss}"
         return NonFiniteError(
@@ -318,7 +331,8 @@ class Trainer:
     def _save_interrupted(self) -> str:
         """Save the state between two steps, and say in one line what was done and how to go on."""
         path = None if self.output is None else self._file("last.safetensors")
-        done = f"interrupted after {self.state.step} steps (epoch {self.state.epoch + 1} of {self.epochs})"
+        epoch = min(self.state.epoch + 1, self.epochs)
+        done = f"interrupted after {self.state.step} steps (epoch {epoch} of {self.epochs})"
         if self._updating:  # a second Ctrl-C, in the middle of an update: some parameters are a step ahead
             done = f"interrupted within step {self.state.step}, half of which is not saved"
             if path is None or not path.is_file():

@@ -1,0 +1,107 @@
+"""The pictures are files of the right size and content, made without pyplot."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinynet.errors import ArgumentError, FileError, ShapeError
+from tinynet.train import EpochRecord, History, plots
+
+
+def history(epochs: int = 3, **fixed: float) -> History:
+    rows = [
+        {
+            "epoch": e + 1, "train_loss": 1 / (e + 1), "train_accuracy": 0.5 + 0.1 * e, "val_loss": 1.1 / (e + 1),
+            "val_accuracy": 0.45 + 0.1 * e, "lr": 0.1, "seconds": 1.0, "images_per_second": 10.0, **fixed,
+        }
+        for e in range(epochs)
+    ]  # fmt: skip
+    return History(EpochRecord(**row) for row in rows)
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def colours(path: Path, colour: str) -> int:
+    """How many pixels have that colour."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((pixels == wanted).all(axis=1).sum())
+
+
+def test_curves(tmp_path):
+    plots.plot_history(history(), tmp_path / "both.png")
+    plots.plot_history(history(val_loss=math.nan, val_accuracy=math.nan), tmp_path / "train.png")
+    plots.plot_history(history(1, train_accuracy=math.nan, val_accuracy=math.nan), tmp_path / "loss.png")
+    sizes = {name: size(tmp_path / f"{name}.png") for name in ("both", "train", "loss")}
+    assert sizes["both"] == sizes["train"] == (1152, 432)
+    assert sizes["loss"] == (576, 432)
+    assert colours(tmp_path / "both.png", plots.BLUE) > 200
+    assert colours(tmp_path / "both.png", plots.RED) > 200
+    assert colours(tmp_path / "train.png", plots.RED) == 0
+    with pytest.raises(ArgumentError, match="at least one epoch"):
+        plots.plot_history(History(), tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("classes", [1, 2, 12, 25])
+def test_confusion_matrix(tmp_path, classes):
+    names = [f"class ${i}_" for i in range(classes)]  # no formula, whatever matplotlib would make of it
+    plots.plot_confusion_matrix(np.diag(np.arange(classes)), names, tmp_path / "c.png")
+    width, height = size(tmp_path / "c.png")
+    assert width > height > 300
+    with pytest.raises(ShapeError, match="expected a matrix"):
+        plots.plot_confusion_matrix(np.eye(3), ["a", "b"], tmp_path / "x.png")
+
+
+def test_the_sheet_shows_the_surest_first(tmp_path):
+    """Sixty plain pictures, each of its own colour: the ones that appear are the surest right and wrong ones."""
+    images = [np.full((8 + i % 3, 8, 3), (4 * i, 255 - 4 * i, 130), np.uint8) for i in range(60)]
+    surety = np.linspace(0.51, 0.99, 60)
+    probabilities = np.stack([surety, 1 - surety], axis=1)
+    labels = np.arange(60) % 2  # even: right
+    plots.plot_predictions(images, labels, probabilities, ["cat", "not_cat"], tmp_path / "s.png", count=4, columns=3)
+
+    def shown(i: int) -> bool:
+        return colours(tmp_path / "s.png", "#{:02x}{:02x}{:02x}".format(*images[i][0, 0])) > 1000
+
+    assert [i for i in range(60) if shown(i)] == [52, 53, 54, 55, 56, 57, 58, 59]
+
+
+def test_a_sheet_with_nothing_wrong_and_pairs_and_grey(tmp_path):
+    data = [(np.zeros((4, 6), np.uint8), 0), (np.zeros((6, 4), np.uint8), 1)]
+    plots.plot_predictions(data, [0, 1], np.eye(2), ["a", "b"], tmp_path / "s.png")
+    assert colours(tmp_path / "s.png", plots.RED) > 50  # the heading that says there is none
+    with pytest.raises(ShapeError, match="as many images"):
+        plots.plot_predictions(data, [0], np.eye(2), ["a", "b"], tmp_path / "x.png")
+
+
+def test_files(tmp_path):
+    plots.plot_history(history(), tmp_path / "curves.pdf")
+    assert (tmp_path / "curves.pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(FileError, match=r"such as .png or .pdf, got .doc"):
+        plots.plot_history(history(), tmp_path / "curves.doc")
+    with pytest.raises(FileError, match="cannot be written"):
+        plots.plot_history(history(), tmp_path / "none" / "curves.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["curves.pdf"]
+
+
+def test_heavy_packages_are_imported_only_when_used():
+    code = (
+        "import sys, tinynet.train, tinynet.train.plots, tinynet.optim\n"
+        "print([m for m in ('matplotlib', 'tqdm', 'safetensors', 'typer', 'pooch', 'torch') if m in sys.modules])\n"
+        "from tinynet.train import plots, History, EpochRecord\nimport os, tempfile\n"
+        "plots.plot_history(History([EpochRecord(1, 1, 1, 1, 1, 1, 1, 1)]), os.path.join(tempfile.mkdtemp(), 'x.png'))\n"
+        "print('matplotlib.pyplot' in sys.modules)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert out.stdout.splitlines() == ["[]", "False"]

@@ -1,0 +1,234 @@
+"""A run that was stopped anywhere and resumed ends with the same bits as one that never stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.train import runs
+from tinynet import optim
+from tinynet.errors import ArgumentError, FileError, ShapeError
+from tinynet.train import Callback, EarlyStopping, TrainingInterrupted, load_checkpoint, save_checkpoint
+
+
+class CtrlC(Callback):
+    """Press Ctrl-C (a real signal) after that many steps."""
+
+    def __init__(self, step: int, times: int = 1) -> None:
+        self.step, self.times = step, times
+
+    def on_batch_end(self, trainer, loss):
+        if trainer.state.step == self.step:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict:
+    """The uninterrupted runs, by optimiser."""
+    results = {}
+    for name in ("SGD", "AdamW"):
+        run = runs.trainer(optimizer=name)
+        run.fit()
+        results[name] = runs.fingerprint(run)
+    return results
+
+
+def test_the_run_has_something_to_lose(whole):
+    start = runs.net().state_dict()
+    for name, value in start.items():
+        assert whole["SGD"][f"model {name}"] != value.tobytes(), f"{name} was not trained"
+    assert whole["SGD"]["history"][-1]["train_loss"] < whole["SGD"]["history"][0]["train_loss"]
+    again = runs.trainer()
+    again.fit()
+    assert runs.fingerprint(again) == whole["SGD"]
+    other = runs.trainer(seed=6)
+    other.fit()
+    assert runs.fingerprint(other) != whole["SGD"], "the seed of dropout changes nothing"
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+@pytest.mark.parametrize("step", [1, 4, 5, 7, 14])  # 5: the last batch of an epoch, before its validation
+def test_after_ctrl_c_in_the_middle_of_an_epoch(tmp_path, whole, optimizer, step):
+    with pytest.raises(TrainingInterrupted) as caught:
+        runs.trainer(tmp_path, optimizer=optimizer, callbacks=[CtrlC(step)]).fit()
+    assert isinstance(caught.value, KeyboardInterrupt)  # so that the exit code is 130
+    last = tmp_path / "last.safetensors"
+    assert str(caught.value).startswith(f"interrupted after {step} steps")
+    assert f"saved as {last}; resume with fit(resume='{last}')" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert load_checkpoint(last).record["state"]["step"] == step
+    resumed = runs.trainer(tmp_path, optimizer=optimizer)
+    resumed.fit(resume=True)
+    assert runs.fingerprint(resumed) == whole[optimizer]
+
+
+def test_after_three_interruptions_in_new_trainers(tmp_path, whole):
+    for step in (2, 6, 9):
+        with pytest.raises(TrainingInterrupted):
+            runs.trainer(tmp_path, callbacks=[CtrlC(step)]).fit(resume=step > 2)
+    resumed = runs.trainer(tmp_path)
+    resumed.fit(resume=tmp_path / "last.safetensors")
+    assert runs.fingerprint(resumed) == whole["SGD"]
+
+
+def test_the_same_trainer_goes_on_after_ctrl_c(whole):
+    run = runs.trainer(callbacks=[CtrlC(7)])
+    with pytest.raises(TrainingInterrupted, match="nothing is saved"):
+        run.fit()
+    run.fit()
+    assert runs.fingerprint(run) == whole["SGD"]
+
+
+@pytest.mark.parametrize("where", ["loss", "loader", "validation", "epoch end"])
+def test_an_interrupt_that_does_not_wait_leaves_the_last_whole_step(tmp_path, whole, where):
+    """KeyboardInterrupt from within: after the forward pass has moved the running statistics, or elsewhere."""
+    run, calls = runs.trainer(tmp_path), []
+
+    def at_call(number, function):
+        def call(*args):
+            calls.append(0)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return function(*args)
+
+        return call
+
+    if where == "loss":
+        run.loss = at_call(8, run.loss)
+    elif where == "loader":
+        run.train_loader.transform = at_call(60, run.train_loader.transform)
+        run.train_loader.workers = 0
+    elif where == "validation":
+        run.validation_loader.transform = at_call(25, run.validation_loader.transform)
+        run.validation_loader.workers = 0
+    else:
+        callback = Callback()
+        callback.on_epoch_end = at_call(2, callback.on_epoch_end)
+        run.callbacks.append(callback)
+    with pytest.raises(TrainingInterrupted, match="resume with"):
+        run.fit()
+    resumed = runs.trainer(tmp_path)
+    resumed.fit(resume=True)
+    assert runs.fingerprint(resumed) | {"state": 0} == whole["SGD"] | {"state": 0}
+
+
+def test_an_interrupt_within_the_update_saves_no_half_step(tmp_path, whole):
+    run = runs.trainer(tmp_path)
+    original = run.optimizer.update
+
+    def update(parameter, gradient, state, options):
+        if run.state.step == 8 and parameter.shape == (2,):
+            raise KeyboardInterrupt
+        original(parameter, gradient, state, options)
+
+    run.optimizer.update = update
+    with pytest.raises(TrainingInterrupted, match=r"within step 8, half .* not saved; the last checkpoint is .*; resume with"):
+        run.fit()
+    assert load_checkpoint(tmp_path / "last.safetensors").record["state"]["step"] == 5  # of the epoch's end
+    with pytest.raises(ArgumentError, match="half a step"):
+        run.fit()
+    del run.optimizer.update
+    run.fit(resume=True)
+    assert runs.fingerprint(run) == whole["SGD"]
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path):
+    run, seen = runs.trainer(tmp_path, callbacks=[CtrlC(3, times=2)]), []
+    run.callbacks[0].on_epoch_end = lambda *args: seen.append(args)
+    with pytest.raises(TrainingInterrupted, match="after 3 steps"):
+        run.fit()
+    assert not seen
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # it is put back
+    assert not [t for t in threading.enumerate() if t.name.startswith("tinynet-loader")]
+
+
+def test_a_run_killed_without_warning_resumes_from_its_last_epoch(tmp_path, whole):
+    """SIGKILL: nothing can be done any more, so what counts is what each epoch wrote."""
+    code = (
+        "import os, signal\nfrom tests.train import runs\nfrom tinynet.train import Callback\n"
+        "class Kill(Callback):\n    def on_batch_end(self, trainer, loss):\n"
+        "        if trainer.state.step == 12: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"runs.trainer({str(tmp_path)!r}, callbacks=[Kill()]).fit()\n"
+    )
+    root = Path(__file__).parents[2]
+    process = subprocess.run([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    assert process.returncode == -signal.SIGKILL
+    resumed = runs.trainer(tmp_path)
+    resumed.load(tmp_path / "last.safetensors")
+    assert resumed.state.step == 10
+    resumed.fit()
+    assert runs.fingerprint(resumed) == whole["SGD"]
+
+
+def test_more_epochs_can_be_added_later(tmp_path):
+    one = runs.trainer(tmp_path, epochs=2, schedule=None)
+    one.fit()
+    longer = runs.trainer(tmp_path, epochs=3, schedule=None)
+    longer.fit(resume=True)
+    straight = runs.trainer(schedule=None)
+    straight.fit()
+    assert runs.fingerprint(longer) == runs.fingerprint(straight)
+    assert len(longer.fit()) == 3  # there is nothing left to do
+
+
+def test_in_a_thread_where_no_signals_come(whole):
+    run = runs.trainer()
+    thread = threading.Thread(target=run.fit)
+    thread.start()
+    thread.join()
+    assert runs.fingerprint(run) == whole["SGD"]
+
+
+def test_callbacks_are_resumed_too(tmp_path):
+    first = EarlyStopping("val_loss", patience=9)
+    with pytest.raises(TrainingInterrupted):
+        runs.trainer(tmp_path, callbacks=[first, CtrlC(12)]).fit()
+    again = EarlyStopping("val_loss", patience=9)
+    runs.trainer(tmp_path, callbacks=[Callback(), again]).load(tmp_path / "last.safetensors")
+    assert (again.best, again.waited) == (first.best, first.waited)
+    assert first.best is not None
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        runs.trainer(tmp_path, callbacks=[CtrlC(2)]).fit()
+    path = tmp_path / "last.safetensors"
+    other_loader = runs.trainer()
+    other_loader.train_loader.batch_size = 4
+    other_kind = runs.trainer(optimizer="AdamW")
+    other_model = runs.trainer()
+    fc = other_model.model.fc
+    fc.weight, fc.bias = np.zeros((3, 64), np.float32), np.zeros(3, np.float32)
+    other_model.optimizer = optim.SGD(other_model.model.named_parameters())
+    damaged = load_checkpoint(path)
+    del damaged.record["state"]
+    save_checkpoint(tmp_path / "damaged.safetensors", damaged)
+    for run, file, error, text in [
+        (runs.trainer(seed=6), path, ArgumentError, "its run had seed 5, this one has 6"),
+        (other_loader, path, ArgumentError, "its run had batches per epoch 5, this one has 10"),
+        (other_kind, path, ArgumentError, "another kind of optimiser"),
+        (other_model, path, ShapeError, "fc.bias"),
+        (runs.trainer(), tmp_path / "damaged.safetensors", FileError, "damaged checkpoint"),
+        (runs.trainer(), tmp_path / "none.safetensors", FileError, "no such checkpoint"),
+        (runs.trainer(tmp_path / "new"), True, FileError, "no such checkpoint"),
+        (runs.trainer(), True, ArgumentError, "needs an output folder"),
+    ]:
+        with pytest.raises(error, match=text) as caught:
+            run.fit(resume=file)
+        assert "\n" not in str(caught.value)
+        assert run.state.step == 0
+
+
+def test_the_optimizer_must_hold_the_models_arrays():
+    run = runs.trainer()
+    run.model.to(dtype=np.float64)
+    with pytest.raises(ArgumentError, match=r"not the model's; build it from model\.named_parameters"):
+        run.fit()
