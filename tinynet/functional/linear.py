@@ -48,7 +48,7 @@ def linear_weight_gradient(dy: Array, input: Array) -> Array:
     check_floats("linear_weight_gradient", dy=dy, input=input)
     leading = tuple(input.shape[:-1])
     one_output = dy.ndim == len(leading)
-    check_signal("linear_weight_gradient", dy, leading if one_output else (*leading, dy.shape[-1]))
+    check_signal("linear_weight_gradient", dy, leading if one_output else (*leading, *dy.shape[-1:]))
     x = input.reshape(prod(leading), input.shape[-1])           # (n, in)
     if one_output:
         return dy.reshape(-1) @ x

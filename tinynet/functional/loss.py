@@ -147,6 +147,8 @@ def _target_weights(
     one = hit.astype(input.dtype)
     q = one if vector is None else one * vector
     normaliser = q.sum()
+    if reduction == "mean" and normaliser == 0:                     # a mean over no weight: as PyTorch, NaN for what counts
+        q = xp.where(hit, xp.full((), float("nan"), dtype=q.dtype), q)
     if smoothing:
         even = xp.expand_dims(counted, along) * xp.full((), smoothing / classes, dtype=input.dtype)
         q = q * (1 - smoothing) + (even if vector is None else even * vector)
