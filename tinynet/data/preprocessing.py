@@ -24,12 +24,12 @@ class Preprocessing:
     def transform(self) -> transforms.Compose:
         """uint8 (H, W, 3) → float32 (3, crop, crop)."""
         return transforms.Compose([
-            transforms.Resize(self.resize), transforms.CenterCrop(self.crop), self.normalize(),
+            transforms.Resize(self.resize), transforms.CenterCrop(self.crop), self.to_input(),
         ])
 
-    def normalize(self) -> transforms.Normalize:
-        """The last step alone."""
-        return transforms.Normalize(self.mean, self.std)
+    def to_input(self) -> transforms.Compose:
+        """The last steps alone: uint8 (H, W, 3) → normalised float32 (3, H, W)."""
+        return transforms.Compose([transforms.ToArray(), transforms.Normalize(self.mean, self.std)])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

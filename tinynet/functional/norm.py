@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
+from typing import NamedTuple
 
 from ..backend import Array
 from ..errors import ArgumentError, ShapeError
 from ._check import check_floats, integer, same_shape
+
+
+class Statistics(NamedTuple):
+    """Mean and biased variance of each channel, (C,), over `count` values a channel."""
+
+    mean: Array
+    variance: Array
+    count: int
+
+
+Total = Callable[[Array], Array]
+"""Adds an array up over the shards of a batch that is computed in parts; see nn.group."""
 
 
 def batch_norm(
@@ -17,23 +31,22 @@ def batch_norm(
 
     input: (N, C, ...). All others: (C,) or None. training: μ and σ² are those of this batch, and the running ones move towards
     them in place, running ← (1 − momentum)·running + momentum·batch (with the unbiased variance, as PyTorch has it).
-    Otherwise μ and σ² are the running ones; if these are None, the batch's. Returns input's shape.
+    Otherwise μ and σ² are the running ones. Returns input's shape.
     """
     op = "batch_norm"
     check_floats(op, input=input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     _check_channels(op, input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    _check_statistics(op, input, running_mean, running_var, training)
+    _check_running(op, running_mean, running_var, training)
     if eps < 0:
         raise ArgumentError(f"{op}: expected eps of at least 0, got {eps}")
     if input.size == 0:
         return input.copy()                                     # nothing seen, nothing learned, as in PyTorch
-    mean, variance = _statistics(input, running_mean, running_var, training)
-    if training and running_mean is not None and running_var is not None:
-        count = input.size // input.shape[1]
-        running_mean *= 1 - momentum
-        running_mean += momentum * mean
-        running_var *= 1 - momentum
-        running_var += momentum * count / (count - 1) * variance
+    if not training and running_mean is not None and running_var is not None:
+        mean, variance = running_mean, running_var
+    else:
+        mean, variance, count = batch_statistics(input)
+        if running_mean is not None and running_var is not None:
+            move_running(running_mean, running_var, Statistics(mean, variance, count), momentum)
     scale = 1 / (variance + eps) ** 0.5                         # (C,)
     if weight is not None:
         scale = scale * weight
@@ -44,13 +57,41 @@ def batch_norm(
     return y
 
 
+def batch_statistics(input: Array, total: Total | None = None) -> Statistics:
+    """Mean and biased variance of every channel of (N, C, ...). In two passes: Σ (x − μ)² has no cancellation.
+
+    total: for a batch in shards. Raises ShapeError for a single value a channel, which has no variance.
+    """
+    xp = check_floats("batch_statistics", input=input)
+    total = total or (lambda x: x)
+    axes = _all_but_channels(input)
+    count = input.size // max(input.shape[1], 1)
+    count = int(total(xp.full((), count, dtype=xp.int64)))
+    if count <= 1:
+        raise ShapeError(f"batch_norm: expected more than one value a channel in training, got {tuple(input.shape)}")
+    mean = total(input.sum(axis=axes)) / count
+    centred = input - _along_channels(mean, input)
+    centred *= centred
+    return Statistics(mean, total(centred.sum(axis=axes)) / count, count)
+
+
+def move_running(running_mean: Array, running_var: Array, batch: Statistics, momentum: float) -> None:
+    """Move the running statistics towards a batch's, in place; the variance as its unbiased estimate, count/(count − 1)·σ²."""
+    running_mean *= 1 - momentum
+    running_mean += momentum * batch.mean
+    running_var *= 1 - momentum
+    running_var += momentum * batch.count / (batch.count - 1) * batch.variance
+
+
 def batch_norm_input_gradient(
     dy: Array, input: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
-    training: bool = False, eps: float = 1e-5,
+    training: bool = False, eps: float = 1e-5, *, statistics: Statistics | None = None, total: Total | None = None,
 ) -> Array:
-    """∂ℓ/∂x for batch_norm: γ/σ · dy with fixed statistics; where they are the batch's own, minus what flows through μ and σ:
+    """∂ℓ/∂x for batch_norm: γ/σ · dy with the running statistics; in training minus what flows through the batch's own:
 
     dx = γ/σ · (dy − mean(dy) − x̂ · mean(dy · x̂)),  x̂ = (x − μ)/σ,  means over the batch and all positions.
+
+    statistics: the batch's, where the forward pass has kept them. total: for a batch in shards.
     """
     op = "batch_norm_input_gradient"
     check_floats(op, dy=dy, input=input, running_mean=running_mean, running_var=running_var, weight=weight)
@@ -58,28 +99,37 @@ def batch_norm_input_gradient(
     same_shape(op, input=input, dy=dy)
     if input.size == 0:
         return dy.copy()
-    scale = 1 / (_statistics(input, running_mean, running_var, training)[1] + eps) ** 0.5
+    mean, variance, count = _statistics(op, input, running_mean, running_var, training, statistics)
+    scale = 1 / (variance + eps) ** 0.5
     gain = scale if weight is None else scale * weight
-    dx = dy
-    if training or running_mean is None or running_var is None:
-        normed = _normed(input, running_mean, running_var, training, eps)
-        axes, count = _all_but_channels(input), input.size // input.shape[1]
-        dx = dy - _along_channels(dy.sum(axis=axes) / count, dy)
-        dx = dx - normed * _along_channels((dy * normed).sum(axis=axes) / count, dy)
-    return dx * _along_channels(gain, dy)
+    if not training:
+        return dy * _along_channels(gain, dy)
+    total, axes = total or (lambda x: x), _all_but_channels(input)
+    dx = input - _along_channels(mean, input)
+    dx *= _along_channels(scale, input)                         # x̂
+    along = total((dy * dx).sum(axis=axes)) / count             # mean(dy · x̂), (C,)
+    dx *= _along_channels(-along, dx)
+    dx += dy
+    dx -= _along_channels(total(dy.sum(axis=axes)) / count, dx)
+    dx *= _along_channels(gain, dx)
+    return dx
 
 
 def batch_norm_weight_gradient(
-    dy: Array, input: Array, running_mean: Array | None, running_var: Array | None, training: bool = False, eps: float = 1e-5
+    dy: Array, input: Array, running_mean: Array | None, running_var: Array | None, training: bool = False, eps: float = 1e-5,
+    *, statistics: Statistics | None = None,
 ) -> Array:
-    """∂ℓ/∂γ for batch_norm: Σ dy · x̂ over the batch and all positions. Returns (C,)."""
+    """∂ℓ/∂γ for batch_norm: Σ dy · x̂ over the batch and all positions. Returns (C,). statistics: as for the input gradient."""
     op = "batch_norm_weight_gradient"
     check_floats(op, dy=dy, input=input, running_mean=running_mean, running_var=running_var)
     _check_channels(op, input, running_mean=running_mean, running_var=running_var)
     same_shape(op, input=input, dy=dy)
     if input.size == 0:
         return dy.sum(axis=_all_but_channels(dy))
-    return (dy * _normed(input, running_mean, running_var, training, eps)).sum(axis=_all_but_channels(dy))
+    mean, variance, _ = _statistics(op, input, running_mean, running_var, training, statistics)
+    normed = input - _along_channels(mean, input)
+    normed *= dy
+    return normed.sum(axis=_all_but_channels(dy)) / (variance + eps) ** 0.5
 
 
 def batch_norm_bias_gradient(dy: Array) -> Array:
@@ -121,15 +171,11 @@ def _check_channels(op: str, input: Array, **vectors: Array | None) -> None:
             raise ShapeError(f"{op}: expected {name} ({channels},), one number a channel, got {tuple(vector.shape)}")
 
 
-def _check_statistics(
-    op: str, input: Array, running_mean: Array | None, running_var: Array | None, training: bool
-) -> None:
+def _check_running(op: str, running_mean: Array | None, running_var: Array | None, training: bool) -> None:
     if (running_mean is None) != (running_var is None):
         raise ArgumentError(f"{op}: expected running_mean and running_var together, or neither")
     if not training and running_mean is None:
         raise ArgumentError(f"{op}: expected running_mean and running_var, which training=False uses")
-    if training and prod(input.shape[:1]) * prod(input.shape[2:]) == 1:
-        raise ShapeError(f"{op}: expected more than one value a channel in training, got {tuple(input.shape)}")
 
 
 def _all_but_channels(x: Array) -> tuple[int, ...]:
@@ -142,21 +188,13 @@ def _along_channels(vector: Array, x: Array) -> Array:
 
 
 def _statistics(
-    x: Array, running_mean: Array | None, running_var: Array | None, training: bool
-) -> tuple[Array, Array]:
-    """μ and the biased σ², each (C,). In two passes: Σ (x − μ)² has no cancellation."""
-    if not training and running_mean is not None and running_var is not None:
-        return running_mean, running_var
-    axes = _all_but_channels(x)
-    mean = x.mean(axis=axes)
-    centred = x - _along_channels(mean, x)
-    centred *= centred
-    return mean, centred.mean(axis=axes)
-
-
-def _normed(x: Array, running_mean: Array | None, running_var: Array | None, training: bool, eps: float) -> Array:
-    mean, variance = _statistics(x, running_mean, running_var, training)
-    return (x - _along_channels(mean, x)) * _along_channels(1 / (variance + eps) ** 0.5, x)
+    op: str, x: Array, running_mean: Array | None, running_var: Array | None, training: bool, kept: Statistics | None
+) -> Statistics:
+    """What the forward pass normalised by: the running statistics, or the batch's own as kept or computed again."""
+    if training:
+        return kept or batch_statistics(x)
+    _check_running(op, running_mean, running_var, training)
+    return Statistics(running_mean, running_var, 0)
 
 
 def _check_local(input: Array, size: int) -> None:

@@ -10,6 +10,8 @@ from .. import functional as F
 from ..backend import Array
 from ..errors import ShapeError
 from ..functional._check import integer
+from ..functional.norm import Statistics, batch_statistics, move_running
+from .group import Member, current_member
 from .layer import Layer
 
 
@@ -22,11 +24,12 @@ class _BatchNorm(Layer):
 
     class Saved(NamedTuple):
         input: Array
+        statistics: Statistics
+        """What this forward pass normalised by."""
         batch: bool
-        """Whether the statistics were this batch's own."""
-        mean: Array | None
-        """The running statistics as they were at this forward pass; None for the batch's own."""
-        variance: Array | None
+        """Whether these were the batch's own."""
+        member: Member | None
+        """This thread's place among those that share the batch, if any do."""
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
@@ -44,27 +47,34 @@ class _BatchNorm(Layer):
         """y and the record. train: the batch's own statistics, and the running ones move in place."""
         if x.ndim not in self.dims:
             raise ShapeError(f"{type(self).__name__}: expected input of {' or '.join(map(str, self.dims))} axes, got {x.shape}")
-        batch = train or not self.track_running_stats
-        momentum = 0.0 if self.momentum is None else self.momentum
-        if train and self.num_batches_tracked is not None:
-            self.num_batches_tracked += 1
-            if self.momentum is None:                           # the plain mean over all batches so far
-                momentum = 1 / int(self.num_batches_tracked)
-        # Without training, what the way back needs is the statistics of now: a later training step would move them.
-        mean, variance = (None, None) if batch else (self.running_mean.copy(), self.running_var.copy())
-        y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, batch, momentum, self.eps)
-        return y, self.Saved(x, batch, mean, variance)
-
-    def __call__(self, x: Array) -> Array:
-        return self.forward(x)[0]
+        if self.weight is not None and x.dtype == self.weight.dtype and x.shape[1] != self.num_features:
+            raise ShapeError(f"{type(self).__name__}: expected {self.num_features} channels, got {tuple(x.shape)}")
+        batch = (train or not self.track_running_stats) and x.size > 0
+        member = current_member() if batch else None
+        if batch:
+            statistics = batch_statistics(x, None if member is None else member.sum)
+            if train and self.track_running_stats and (member is None or member.rank == 0):
+                self.num_batches_tracked += 1
+                # momentum None: the plain mean over all batches so far
+                momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+                move_running(self.running_mean, self.running_var, statistics, momentum)
+        else:                                                   # copies: a training step may move them before the way back
+            statistics = Statistics(self.running_mean.copy(), self.running_var.copy(), 0)
+        y = F.batch_norm(x, statistics.mean, statistics.variance, self.weight, self.bias, eps=self.eps)
+        return y, self.Saved(x, statistics, batch, member)
 
     def input_gradient(self, saved: Saved, dy: Array) -> Array:
-        return F.batch_norm_input_gradient(dy, saved.input, saved.mean, saved.variance, self.weight, saved.batch, self.eps)
+        total = None if saved.member is None else saved.member.sum
+        return F.batch_norm_input_gradient(
+            dy, saved.input, *saved.statistics[:2], self.weight, saved.batch, self.eps, statistics=saved.statistics, total=total
+        )
 
     def parameter_gradients(self, saved: Saved, dy: Array) -> dict[str, Array]:
         if not self.affine:
             return {}
-        weight = F.batch_norm_weight_gradient(dy, saved.input, saved.mean, saved.variance, saved.batch, self.eps)
+        weight = F.batch_norm_weight_gradient(
+            dy, saved.input, *saved.statistics[:2], saved.batch, self.eps, statistics=saved.statistics
+        )
         return {"weight": weight, "bias": F.batch_norm_bias_gradient(dy)}
 
 

@@ -1,0 +1,128 @@
+"""A batch in shards: whole forward and backward per shard, each in a thread of its own, and the gradients summed.
+
+NumPy lets go of the interpreter's lock inside every large operation, so the threads run side by side; each has one BLAS thread, and its
+part of the batch stays near its core. Everything scales that way, not the matrix products alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, array_module
+from ..errors import ArgumentError
+from ..nn import Layer, backward
+from ..nn.group import Group, Member, membership
+from .workers import available_cores
+
+_lock = threading.Lock()
+_controller: Any = None
+
+
+class TrainingStep(NamedTuple):
+    """What one batch gave: the loss, the logits (N, C), and the gradient of each parameter by name."""
+
+    loss: Array
+    logits: Array
+    gradients: dict[str, Array]
+
+
+class Shards:
+    """A pool of `workers` threads for one model at a time; None: as many as there are cores. Use it in a with block.
+
+    Within the block BLAS is limited to one thread (of the whole process); behind it, also after an error, it is as before.
+    Results depend on the number of workers in the last bits (sums are taken in another order), and on nothing else.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise ArgumentError(f"Shards: expected workers of at least 1, got {workers!r}")
+        self.workers = workers or available_cores()
+        self._pool: ThreadPoolExecutor | None = None
+        self._limit: Any = None
+
+    def __enter__(self) -> Shards:
+        if self.workers > 1:
+            self._limit = _blas().limit(limits=1, user_api="blas")
+            self._limit.__enter__()
+            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="tinynet-shard")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            self._limit.__exit__(*error)
+            self._pool = self._limit = None
+
+    def step(
+        self, model: Layer, loss: Callable[[Array, Array], tuple[Array, Array]], x: Array, target: Array,
+        rngs: Sequence[np.random.Generator],
+    ) -> TrainingStep:
+        """Forward and backward of one batch in training. x: (N, …). rngs: one a worker, for dropout."""
+        parts = self._cut(x)
+        if len(parts) == 1:
+            logits, saved = model.forward(x, train=True, rng=rngs[0])
+            value, dlogits = loss(logits, target)
+            return TrainingStep(value, logits, backward(model, saved, dlogits, input_gradient=False)[1])
+        forward = self._map(lambda rank: model.forward(x[parts[rank]], train=True, rng=rngs[rank]), len(parts))
+        logits = array_module(x).concatenate([y for y, _ in forward])
+        value, dlogits = loss(logits, target)                   # of the whole batch: its mean is no business of a shard
+
+        def gradients(rank: int) -> dict[str, Array]:
+            saved, forward[rank] = forward[rank][1], None       # let go of it as soon as this shard is done
+            return backward(model, saved, dlogits[parts[rank]], input_gradient=False)[1]
+
+        first, *others = self._map(gradients, len(parts))
+        for other in others:
+            for name, gradient in other.items():
+                first[name] = first[name] + gradient
+        return TrainingStep(value, logits, first)
+
+    def infer(self, model: Layer, x: Array) -> Array:
+        """model(x), the batch shared out."""
+        parts = self._cut(x)
+        if len(parts) == 1:
+            return model(x)
+        return array_module(x).concatenate(self._map(lambda rank: model(x[parts[rank]]), len(parts)))
+
+    def _cut(self, x: Array) -> list[slice]:
+        """The shards of a batch; one for an array on a GPU, which needs no threads."""
+        count = len(x)
+        shards = max(1, min(self.workers, count)) if self._pool is not None and array_module(x) is np else 1
+        return [slice(i * count // shards, (i + 1) * count // shards) for i in range(shards)]
+
+    def _map(self, work: Callable[[int], Any], size: int) -> list[Any]:
+        """work(0), …, work(size − 1), each in its thread as a member of one group; the first error is raised."""
+        group = Group(size)
+
+        def run(rank: int) -> Any:
+            try:
+                with membership(Member(group, rank)), np.errstate(**errors):
+                    return work(rank)
+            except BaseException:
+                group.abort()
+                raise
+
+        errors: Any = np.geterr()                               # NumPy's are per thread
+        assert self._pool is not None
+        futures = [self._pool.submit(run, rank) for rank in range(size)]
+        failures = [error for error in (future.exception() for future in futures) if error is not None]
+        for error in failures:
+            if not isinstance(error, threading.BrokenBarrierError):
+                raise error
+        return [future.result() for future in futures]
+
+
+def _blas() -> Any:
+    """The process's BLAS libraries, looked for once."""
+    global _controller
+    with _lock:
+        if _controller is None:
+            from threadpoolctl import ThreadpoolController
+
+            _controller = ThreadpoolController()
+        return _controller
