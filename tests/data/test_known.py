@@ -15,7 +15,7 @@ from PIL import Image
 
 from tinynet.data import known, known_names
 from tinynet.data.archives import Archive, fetch, unpack
-from tinynet.data.known import ARCHIVES, read_caltech101, read_cifar10, read_pets
+from tinynet.data.known_sets import ARCHIVES, read_caltech101, read_cifar10, read_pets
 from tinynet.errors import ArgumentError, FileError
 
 CONTENT = bytes(range(256)) * 400

@@ -9,12 +9,12 @@ from tinynet.data import transforms
 from tinynet.data.builtin import embedded
 from tinynet.data.cache import CachedDataset, cached
 from tinynet.data.dataset import ArrayDataset, BrokenPhoto, Dataset, Subset
-from tinynet.data.describe import describe
+from tinynet.data.description import describe
 from tinynet.data.folder import ImageFolder, PhotoDataset
-from tinynet.data.known import known, known_names
+from tinynet.data.known_sets import known, known_names
 from tinynet.data.loader import Loader
 from tinynet.data.photo import read_photo
-from tinynet.data.split import balanced_sample, split
+from tinynet.data.splits import balanced_sample, split
 
 __all__ = [
     "Dataset", "ArrayDataset", "Subset", "ImageFolder", "PhotoDataset", "CachedDataset", "BrokenPhoto",

@@ -17,7 +17,7 @@ import numpy as np
 from tinynet.data.archives import Archive, fetch, unpack
 from tinynet.data.dataset import ArrayDataset, Dataset, Subset
 from tinynet.data.folder import ImageFolder, PhotoDataset
-from tinynet.data.split import balanced_sample
+from tinynet.data.splits import balanced_sample
 from tinynet.errors import ArgumentError, FileError
 
 ARCHIVES = {
