@@ -54,7 +54,7 @@ def trainer(output: Any = None, *, optimizer: str = "SGD", **options: Any) -> Tr
     train, validation = loaders()
     defaults: dict[str, Any] = {
         "validation_loader": validation, "epochs": EPOCHS, "schedule": schedule, "max_norm": 1.0, "output": output,
-        "seed": 5, "progress": "none",
+        "seed": 5, "workers": 1, "progress": "none",
     }  # fmt: skip
     return Trainer(
         model, nn.CrossEntropyLoss(), make[optimizer](model.named_parameters()), train, **{**defaults, **options}

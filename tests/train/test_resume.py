@@ -179,6 +179,17 @@ def test_more_epochs_can_be_added_later(tmp_path):
     assert len(longer.fit()) == 3  # there is nothing left to do
 
 
+def test_a_run_in_shards_resumes_with_as_many(tmp_path):
+    """Sums in another order have other last bits, so the number of threads comes from the checkpoint."""
+    straight = runs.trainer(workers=3)
+    straight.fit()
+    with pytest.raises(TrainingInterrupted):
+        runs.trainer(tmp_path, workers=3, callbacks=[CtrlC(7)]).fit()
+    resumed = runs.trainer(tmp_path, workers=None)
+    resumed.fit(resume=True)
+    assert runs.fingerprint(resumed) == runs.fingerprint(straight)
+
+
 def test_in_a_thread_where_no_signals_come(whole):
     run = runs.trainer()
     thread = threading.Thread(target=run.fit)
@@ -213,6 +224,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     save_checkpoint(tmp_path / "damaged.safetensors", damaged)
     for run, file, error, text in [
         (runs.trainer(seed=6), path, ArgumentError, "its run had seed 5, this one has 6"),
+        (runs.trainer(workers=2), path, ArgumentError, "its run had workers 1, this one has 2"),
         (other_loader, path, ArgumentError, "its run had batches per epoch 5, this one has 10"),
         (other_kind, path, ArgumentError, "another kind of optimiser"),
         (other_model, path, ShapeError, "fc.bias"),

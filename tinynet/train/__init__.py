@@ -6,7 +6,8 @@ from .diagnosis import NonFiniteError
 from .evaluation import Evaluation, evaluate, predict
 from .history import EpochRecord, History
 from .interrupt import TrainingInterrupted
-from .trainer import State, Trainer
+from .state import State
+from .trainer import Trainer
 
 __all__ = [
     "Trainer", "State", "TrainingInterrupted", "NonFiniteError",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module, device_of, to_host
+from ..distributed import Shards
 from ..errors import ArgumentError
 from ..functional import softmax
 from . import metrics
@@ -69,15 +70,21 @@ class Evaluation:
         }
 
 
-def evaluate(model: Any, loader: Iterable[tuple[Array, Array]], loss: Loss | None = None) -> Evaluation:
+def evaluate(
+    model: Any, loader: Iterable[tuple[Array, Array]], loss: Loss | None = None, shards: Shards | None = None
+) -> Evaluation:
     """Classify every batch (x, labels) of the loader. loss: also give its mean over the samples.
 
+    shards: the threads to use, within their with block; None: one a core.
     A loss with class weights is averaged over the batches by their sizes. Raises ArgumentError for an empty loader.
     """
+    if shards is None:
+        with Shards() as own:
+            return evaluate(model, loader, loss, own)
     logits, labels, total, count = [], [], 0.0, 0
     reference = reference_array(model)
     for x, y in loader:
-        output = model(beside(x, reference))
+        output = shards.infer(model, beside(x, reference))
         if loss is not None:
             value, _ = loss(output, beside(y, reference))
             total += float(value) * len(y)
@@ -95,7 +102,9 @@ def predict(model: Any, x: Any, batch_size: int = 64) -> np.ndarray:
     batches: Iterable[Any] = x
     if hasattr(x, "shape"):
         batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
-    logits = [to_host(model(beside(b[0] if isinstance(b, tuple) else b, reference))) for b in batches]
+    with Shards() as shards:
+        inputs = (beside(batch[0] if isinstance(batch, tuple) else batch, reference) for batch in batches)
+        logits = [to_host(shards.infer(model, x)) for x in inputs]
     if not logits:
         raise ArgumentError("predict: expected at least one image, got none")
     return softmax(np.concatenate(logits).astype(np.float64), 1)

@@ -42,9 +42,10 @@ class PatientInterrupt:
 
     def between(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items, one by one, as long as nobody has pressed Ctrl-C."""
-        if hasattr(items, "close"):
-            self._generators = [items]  # the one before it has ended
-        for item in items:
+        iterator = iter(items)
+        if hasattr(iterator, "close"):
+            self._generators = [iterator]  # the one before it has ended
+        for item in iterator:
             self.check()
             yield item
 

@@ -7,40 +7,26 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import nn
 from ..backend import Array
-from ..errors import ArgumentError, FileError, TinynetError
+from ..distributed import Shards
+from ..errors import ArgumentError
 from ..files import make_folder
 from ..optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value, total_norm
 from .callbacks import Callback, check_monitor, improves
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, save_checkpoint
 from .diagnosis import NonFiniteError, find_cause, non_finite_array
 from .evaluation import Loss, beside, evaluate, reference_array
 from .history import EpochRecord, History
 from .interrupt import PatientInterrupt, TrainingInterrupted
 from .progress import Mode, Progress
+from .state import State, capture, restore
 
 _STEP_STREAM = 0x57E9  # sets a step's random numbers apart from the loader's, should both have the same seed
-
-
-@dataclass
-class State:
-    """How far a training has come; with weights, buffers and optimiser state it is all that a resume needs."""
-
-    step: int = 0  # steps done
-    epoch: int = 0  # epochs done
-    batch: int = 0  # batches done of the epoch that is under way
-    images: int = 0  # samples in these batches, …
-    loss_sum: float = 0.0  # … the sum of their losses, …
-    right: float = 0.0  # … how many were classified rightly (nan if the targets are no classes), …
-    seconds: float = 0.0  # … and the time they took
-    best: float | None = None  # the best value of the monitored figure
 
 
 class Trainer:
@@ -55,7 +41,8 @@ class Trainer:
     callbacks: see Callback; EarlyStopping is one.
     output: a folder for last.safetensors and best.safetensors (checkpoints: the last epoch, and the one best by
         `monitor`, a column of the history), history.json and history.csv, written anew after every epoch; None: nothing.
-    seed: of dropout; the loader has its own. config: kept in the checkpoints, plain JSON values.
+    seed: of dropout; the loader has its own. workers: threads that share a batch; None: as a resumed run had, or one a core.
+    config: kept in the checkpoints, plain JSON values.
     progress: "bar", "lines", "none", or None: a bar at a terminal and lines elsewhere.
     resume_hint: how a user resumes, told after Ctrl-C; None: the call in Python.
     """
@@ -77,6 +64,7 @@ class Trainer:
         output: str | os.PathLike[str] | None = None,
         monitor: str | None = None,
         seed: int = 0,
+        workers: int | None = None,
         config: dict[str, Any] | None = None,
         progress: Mode | None = None,
         resume_hint: str | None = None,
@@ -102,6 +90,8 @@ class Trainer:
         default = "train_loss" if validation_loader is None else "val_accuracy"
         self.monitor = check_monitor("Trainer", monitor or default)
         self.seed, self.config, self.progress, self.resume_hint = seed, config or {}, progress, resume_hint
+        self._shards = Shards(workers)
+        self._any_workers = workers is None
         self.state, self.history = State(), History()
         self.stop_reason: str | None = None
         self._buffers: dict[str, Array] | None = None  # as they were before the step that runs
@@ -126,10 +116,10 @@ class Trainer:
         self._check_optimizer()
         self.stop_reason, self._buffers = None, None
         # Overflow is looked for at every step, so NumPy's warnings of it would only say the same in other words.
-        with PatientInterrupt() as interrupt, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            progress = Progress(
-                self.progress, self.epochs * len(self.train_loader), self._batches_done(), self.epochs
-            )
+        with self._shards, PatientInterrupt() as interrupt, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            batches = len(self.train_loader)
+            done = self.state.epoch * batches + self.state.batch
+            progress = Progress(self.progress, self.epochs * batches, done, self.epochs)
             try:
                 for callback in self.callbacks:
                     callback.on_fit_start(self)
@@ -154,10 +144,8 @@ class Trainer:
                 x, target = beside(images, reference), beside(labels, reference)
                 self._remember_buffers()
 
-                logits, saved = model.forward(x, train=True, rng=self._rng())
-                loss, dlogits = self.loss(logits, target)
-                _, gradients = nn.backward(model, saved, dlogits, input_gradient=False)
-                del saved  # or it would live on beside the next forward pass's
+                # Forward, loss, backward, in threads that share the batch; distributed/shards.py has the lines.
+                loss, logits, gradients = self._shards.step(model, self.loss, x, target, self._rngs())
                 norm = total_norm(gradients) if self.max_norm is None else clip_grad_norm(gradients, self.max_norm)
                 if self.clip_value is not None:
                     clip_grad_value(gradients, self.clip_value)
@@ -176,7 +164,7 @@ class Trainer:
 
             validation = {"val_loss": math.nan, "val_accuracy": math.nan}
             if self.validation_loader is not None:
-                result = evaluate(model, interrupt.between(self.validation_loader), self.loss)
+                result = evaluate(model, interrupt.between(self.validation_loader), self.loss, self._shards)
                 validation = {"val_loss": result.loss, "val_accuracy": result.accuracy}
             record = self._record_epoch(validation, time.perf_counter() - started)
 
@@ -194,52 +182,16 @@ class Trainer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint of the present state. Raises FileError, or NonFiniteError rather than save nan or inf."""
-        bad = non_finite_array(self.model)
+        bad, step, lr = non_finite_array(self.model), self.state.step - 1, self.optimizer.lr
         if bad is not None:
-            raise NonFiniteError(
-                f"{bad} is not finite after step {self.state.step - 1} at learning rate {self.optimizer.lr:.3g}; "
-                + self._advice(),
-                self.state.step - 1, self.optimizer.lr, bad,
-            )  # fmt: skip
-        record = {
-            "seed": self.seed,
-            "loader": self._loader_facts(),
-            "state": asdict(self.state),
-            "history": self.history.to_dicts(),
-            "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in self.callbacks],
-            "config": self.config,
-        }
-        save_checkpoint(path, Checkpoint(self.model.state_dict(), self.optimizer.state_dict(), record))
+            message = f"{bad} is not finite after step {step} at learning rate {lr:.3g}; {self._advice()}"
+            raise NonFiniteError(message, step, lr, bad)
+        save_checkpoint(path, capture(self))
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over the state of a checkpoint. Raises FileError, or ArgumentError if it belongs to another run."""
-        checkpoint = load_checkpoint(path)
-        record = checkpoint.record
-        try:
-            facts = {"seed": self.seed, **self._loader_facts()}
-            theirs = {"seed": record["seed"], **record["loader"]}
-            state, history = State(**record["state"]), History.from_dicts(record["history"])
-            callbacks = list(record["callbacks"])
-        except (KeyError, TypeError) as error:
-            raise FileError(f"{path}: a damaged checkpoint ({type(error).__name__}: {error})") from None
-        for name, value in facts.items():
-            if theirs.get(name, value) != value:
-                raise ArgumentError(
-                    f"{path}: cannot be continued: its run had {name} {theirs[name]}, this one has {value}"
-                )
-        try:
-            self.optimizer.load_state_dict(checkpoint.optimizer)
-            self.model.load_state_dict(checkpoint.model)
-        except TinynetError as error:
-            raise type(error)(f"{path}: cannot be continued by this run: {error}") from None
-        self.state, self.history = state, history
+        restore(self, path)
         self._buffers, self._updating = None, False
-        for callback in self.callbacks:  # each takes the first state of its kind; a new kind starts afresh
-            for entry in callbacks:
-                if entry[0] == type(callback).__name__:
-                    callback.load_state_dict(entry[1])
-                    callbacks.remove(entry)
-                    break
 
     def load_best(self) -> None:
         """Put the best checkpoint's weights and buffers into the model; nothing else changes."""
@@ -247,12 +199,14 @@ class Trainer:
 
     # -- details of the loop
 
-    def _rng(self) -> np.random.Generator:
-        """The random numbers of the coming step (dropout): from the seed and the step's number alone.
+    def _rngs(self) -> list[np.random.Generator]:
+        """The random numbers of the coming step (dropout), one generator a worker: from the seed and the step's number alone.
 
         So a resumed run needs no generator's state, and the step means the same wherever it is done.
         """
-        return np.random.default_rng((self.seed, _STEP_STREAM, self.state.step))
+        return [
+            np.random.default_rng((self.seed, _STEP_STREAM, self.state.step, rank)) for rank in range(self._shards.workers)
+        ]
 
     def _record_batch(self, loss: float, logits: Array, target: Array, seconds: float) -> None:
         """Count the step that was just done; from here on it is a whole one."""
@@ -286,9 +240,6 @@ class Trainer:
             "images_per_second": state.images / state.seconds if state.seconds else math.nan,
         }
 
-    def _batches_done(self) -> int:
-        return self.state.epoch * len(self.train_loader) + self.state.batch
-
     def _remember_buffers(self) -> None:
         """The forward pass moves running statistics; a step that does not come to its end must not have done so."""
         self._buffers = {name: buffer.copy() for name, buffer in self.model.named_buffers().items()}
@@ -300,7 +251,7 @@ class Trainer:
 
     def _non_finite(self, loss: float, x: Array, target: Array) -> NonFiniteError:
         self._restore_buffers()
-        cause = find_cause(self.model, self.loss, x, target, self._rng())
+        cause = find_cause(self.model, self.loss, x, target, self._rngs()[0])
         self._restore_buffers()  # looking for it was a forward pass as well
         state, lr = self.state, self.optimizer.lr
         what = "the gradients are not finite" if math.isfinite(loss) else f"the loss is {loss}"
@@ -350,15 +301,6 @@ class Trainer:
         if self.output is None:
             raise ArgumentError(f"Trainer: {name} needs an output folder")
         return self.output / name
-
-    def _loader_facts(self) -> dict[str, Any]:
-        """What must be equal for a resume to see the same batches."""
-        facts = {"batches per epoch": len(self.train_loader)}
-        for name in ("batch_size", "seed", "shuffle", "drop_last"):
-            value = getattr(self.train_loader, name, None)
-            if isinstance(value, bool | int | np.integer):
-                facts[f"loader {name}"] = int(value)
-        return facts
 
     def _check_optimizer(self) -> None:
         """The optimiser must hold the model's own arrays, or it would train something else."""

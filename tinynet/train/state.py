@@ -1,0 +1,91 @@
+"""The state of a training: what a Trainer counts, what of it a checkpoint holds, and how it is taken back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..distributed import Shards
+from ..errors import ArgumentError, FileError, TinynetError
+from .checkpoint import Checkpoint, load_checkpoint
+from .history import History
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+@dataclass
+class State:
+    """How far a training has come; with weights, buffers and optimiser state it is all that a resume needs."""
+
+    step: int = 0  # steps done
+    epoch: int = 0  # epochs done
+    batch: int = 0  # batches done of the epoch that is under way
+    images: int = 0  # samples in these batches, …
+    loss_sum: float = 0.0  # … the sum of their losses, …
+    right: float = 0.0  # … how many were classified rightly (nan if the targets are no classes), …
+    seconds: float = 0.0  # … and the time they took
+    best: float | None = None  # the best value of the monitored figure
+
+
+def capture(trainer: Trainer) -> Checkpoint:
+    """The trainer's present state; the arrays are the live ones."""
+    record = {
+        "seed": trainer.seed,
+        "workers": trainer._shards.workers,
+        "loader": _loader_facts(trainer.train_loader),
+        "state": asdict(trainer.state),
+        "history": trainer.history.to_dicts(),
+        "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in trainer.callbacks],
+        "config": trainer.config,
+    }
+    return Checkpoint(trainer.model.state_dict(), trainer.optimizer.state_dict(), record)
+
+
+def restore(trainer: Trainer, path: str | os.PathLike[str]) -> None:
+    """Put the state of the checkpoint at path into the trainer.
+
+    The number of workers becomes the checkpoint's, unless the trainer was given one.
+    Raises FileError if it cannot be read; ArgumentError or ShapeError if it belongs to another run, whose
+    batches, workers, parameters or optimiser differ.
+    """
+    checkpoint = load_checkpoint(path)
+    record = checkpoint.record
+    try:
+        facts = {"seed": trainer.seed, **_loader_facts(trainer.train_loader)}
+        theirs = {"seed": record["seed"], "workers": record["workers"], **record["loader"]}
+        if not trainer._any_workers:
+            facts["workers"] = trainer._shards.workers
+        state, history = State(**record["state"]), History.from_dicts(record["history"])
+        callbacks, workers = list(record["callbacks"]), int(record["workers"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(f"{path}: a damaged checkpoint ({type(error).__name__}: {error})") from None
+    for name, value in facts.items():
+        if theirs.get(name, value) != value:
+            raise ArgumentError(f"{path}: cannot be continued: its run had {name} {theirs[name]}, this one has {value}")
+    try:
+        trainer.optimizer.load_state_dict(checkpoint.optimizer)
+        trainer.model.load_state_dict(checkpoint.model)
+    except TinynetError as error:
+        raise type(error)(f"{path}: cannot be continued by this run: {error}") from None
+    trainer.state, trainer.history = state, history
+    trainer._shards = Shards(workers)  # sums in another order would have other last bits
+    for callback in trainer.callbacks:  # each takes the first state of its kind; a new kind starts afresh
+        for entry in callbacks:
+            if entry[0] == type(callback).__name__:
+                callback.load_state_dict(entry[1])
+                callbacks.remove(entry)
+                break
+
+
+def _loader_facts(loader: Any) -> dict[str, Any]:
+    """What must be equal for a resume to see the same batches."""
+    facts = {"batches per epoch": len(loader)}
+    for name in ("batch_size", "seed", "shuffle", "drop_last"):
+        value = getattr(loader, name, None)
+        if isinstance(value, bool | int | np.integer):
+            facts[f"loader {name}"] = int(value)
+    return facts
