@@ -33,15 +33,15 @@ class _BatchNorm(Layer):
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-        track_running_stats: bool = True, *, dtype: Any = np.float32,
+        track_running_stats: bool = True, *, bias: bool = True, dtype: Any = np.float32,
     ) -> None:
         self.num_features = c = integer(type(self).__name__, "num_features", num_features, 1)
         self.eps, self.momentum, self.affine, self.track_running_stats = eps, momentum, affine, track_running_stats
         self.weight = np.ones(c, dtype) if affine else None
-        self.bias = np.zeros(c, dtype) if affine else None
-        self.running_mean = np.zeros(c, dtype) if track_running_stats else None
-        self.running_var = np.ones(c, dtype) if track_running_stats else None
-        self.num_batches_tracked = np.zeros((), np.int64) if track_running_stats else None
+        self.bias = np.zeros(c, dtype) if affine and bias else None
+        self.running_mean: Any = np.zeros(c, dtype) if track_running_stats else None
+        self.running_var: Any = np.ones(c, dtype) if track_running_stats else None
+        self.num_batches_tracked: Any = np.zeros((), np.int64) if track_running_stats else None
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
         """y and the record. train: the batch's own statistics, and the running ones move in place."""
@@ -75,7 +75,7 @@ class _BatchNorm(Layer):
         weight = F.batch_norm_weight_gradient(
             dy, saved.input, *saved.statistics[:2], saved.batch, self.eps, statistics=saved.statistics
         )
-        return {"weight": weight, "bias": F.batch_norm_bias_gradient(dy)}
+        return {"weight": weight} if self.bias is None else {"weight": weight, "bias": F.batch_norm_bias_gradient(dy)}
 
 
 class BatchNorm1d(_BatchNorm):
