@@ -67,7 +67,7 @@ def close(got: np.ndarray, expected: np.ndarray, dtype: str, what: str = "value"
     assert str(got.dtype) == dtype, f"{what}: dtype {got.dtype}, expected {dtype}"
     finite = np.abs(expected[np.isfinite(expected)])
     scale = max(1.0, float(finite.max(initial=0.0)))
-    np.testing.assert_allclose(got, expected, rtol=0, atol=max(TOLERANCE[dtype], slack) * scale, err_msg=what)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=max(TOLERANCE.get(dtype, 0.0), slack) * scale, err_msg=what)
 
 
 def values(seed: int, shape: tuple[int, ...], special: float = 0.0) -> np.ndarray:
