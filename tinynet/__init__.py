@@ -2,4 +2,5 @@
 
 from . import backend, errors, functional, nn, optim
 
+__all__ = ["backend", "errors", "functional", "nn", "optim"]
 __version__ = "0.1.0"

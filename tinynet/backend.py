@@ -7,7 +7,8 @@ stay there. CuPy is looked up only when it has been imported already, or when a 
 from __future__ import annotations
 
 import sys
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from .errors import DeviceError, DtypeError
 Array = Any  # numpy.ndarray or cupy.ndarray; no common static type exists
 
 
-class Device(NamedTuple):
+@dataclass(frozen=True)
+class Device:
     """A place where arrays live. kind: "cpu" or "cuda". index: number of the GPU (0 on a CPU)."""
 
     kind: str

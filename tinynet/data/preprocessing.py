@@ -47,4 +47,4 @@ class Preprocessing:
                 raise ValueError(f"resize {resize} and crop {crop} do not fit")
         except (KeyError, TypeError, ValueError) as error:
             raise FileError(f"not a preprocessing record ({type(error).__name__}: {error})") from None
-        return cls(resize, crop, mean, std)  # type: ignore[arg-type]
+        return cls(resize, crop, mean, std)

@@ -1,14 +1,14 @@
 """A batch in shards: whole forward and backward per shard, each in a thread of its own, and the gradients summed.
 
-NumPy lets go of the interpreter's lock inside every large operation, so the threads run side by side; each has one BLAS thread, and its
-part of the batch stays near its core. Everything scales that way, not the matrix products alone.
+NumPy lets go of the interpreter's lock inside every large operation, so the threads run side by side; each has one
+BLAS thread, and its part of the batch stays near its core. Everything scales that way, not the matrix products alone.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,7 +110,12 @@ class Shards:
         errors: Any = np.geterr()                               # NumPy's are per thread
         assert self._pool is not None
         futures = [self._pool.submit(run, rank) for rank in range(size)]
-        failures = [error for error in (future.exception() for future in futures) if error is not None]
+        try:
+            failures = [error for error in (future.exception() for future in futures) if error is not None]
+        except BaseException:                                   # Ctrl-C: behind the caller's back nobody may go on
+            group.abort()
+            wait(futures)
+            raise
         for error in failures:
             if not isinstance(error, threading.BrokenBarrierError):
                 raise error

@@ -31,7 +31,8 @@ def avg_pool2d(
     """The mean of every window: y[c, p] = Σ_k x[c, p·stride + k − padding] / count[p].
 
     input: (N, C, H, W) or (C, H, W). count is the number of cells of the window, those in the padding among them if
-    count_include_pad, never those that ceil_mode adds beyond; divisor_override replaces it. Returns (N, C, H', W') or (C, H', W').
+    count_include_pad, never those that ceil_mode adds beyond; divisor_override replaces it. Returns (N, C, H', W')
+    or (C, H', W').
     """
     return _avg_pool("avg_pool2d", 2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
@@ -74,7 +75,8 @@ def avg_pool3d_input_gradient(
 def adaptive_avg_pool2d(input: Array, output_size: int | Sequence[int | None] | None) -> Array:
     """The means of output_size windows that share the input out evenly: window i is ⌊i·H/H'⌋ … ⌈(i + 1)·H/H'⌉ − 1.
 
-    input: (N, C, H, W) or (C, H, W). output_size: H' = W', or (H', W'); None keeps that axis. Returns (N, C, H', W') or (C, H', W').
+    input: (N, C, H, W) or (C, H, W). output_size: H' = W', or (H', W'); None keeps that axis. Returns (N, C, H', W')
+    or (C, H', W').
     """
     op = "adaptive_avg_pool2d"
     check_floats(op, input=input)

@@ -31,7 +31,8 @@ def conv_transpose2d(
     input: Array, weight: Array, bias: Array | None = None,
     stride: _Ints = 1, padding: _Ints = 0, output_padding: _Ints = 0, groups: int = 1, dilation: _Ints = 1,
 ) -> Array:
-    """Paint every filter, scaled by x[c, p], at p·stride: y[o, q] = b[o] + Σ_c Σ_{p·stride + k·dilation − padding = q} w[c, o, k] x[c, p].
+    """Paint every filter, scaled by x[c, p], at p·stride: y[o, q] = b[o] + Σ_c Σ_{p·stride + k·dilation − padding =
+    q} w[c, o, k] x[c, p].
 
     input: (N, C, H, W) or (C, H, W). weight: (C, O/groups, kh, kw). bias: (O,) or None. padding cuts that many cells off each
     border of the result; output_padding adds cells at the end of each axis. Returns (N, O, H', W') or (O, H', W') with
@@ -60,7 +61,9 @@ def conv_transpose2d_input_gradient(
     dy: Array, weight: Array, stride: _Ints = 1, padding: _Ints = 0, output_padding: _Ints = 0,
     groups: int = 1, dilation: _Ints = 1,
 ) -> Array:
-    """∂ℓ/∂x for conv_transpose2d: the convolution of dy with the same filters, dx[c, p] = Σ_o Σ_k w[c, o, k] dy[o, p·stride + …]."""
+    """∂ℓ/∂x for conv_transpose2d: the convolution of dy with the same filters, dx[c, p] = Σ_o Σ_k w[c, o, k] dy[o,
+    p·stride + …].
+    """
     return _input_gradient("conv_transpose2d_input_gradient", 2, dy, weight, stride, padding, output_padding, groups, dilation)
 
 
@@ -166,7 +169,8 @@ def _check(
         raise ShapeError(f"{op}: expected a number of input channels divisible by groups={groups}, got weight {tuple(weight)}")
     if size[1] != weight[0]:
         raise ShapeError(
-            f"{op}: expected input (N, {weight[0]}, …), got {tuple(size)}: {size[1]} channels where weight {tuple(weight)} has {weight[0]}"
+            f"{op}: expected input (N, {weight[0]}, …), got {tuple(size)}: {size[1]} "
+            f"channel{'s' if size[1] != 1 else ''} where weight {tuple(weight)} has {weight[0]}"
         )
     out = []
     for axis, (s, k) in enumerate(zip(size[2:], weight[2:], strict=True)):

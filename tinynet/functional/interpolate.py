@@ -1,6 +1,7 @@
 """Resizing of maps, nearest or linear, in one, two and three dimensions, and its gradient.
 
-Along one axis every output cell is a weighted sum of one input cell (nearest) or two (linear): y_i = (1 − t_i) x_{a_i} + t_i x_{b_i}.
+Along one axis every output cell is a weighted sum of one input cell (nearest) or two (linear): y_i = (1 − t_i)
+x_{a_i} + t_i x_{b_i}.
 Two and three axes go one after the other.
 """
 
@@ -28,8 +29,10 @@ def interpolate(
 ) -> Array:
     """Resize the axes behind batch and channel.
 
-    input: (N, C, L), (N, C, H, W) or (N, C, D, H, W). Give size, or scale_factor (size = ⌊n · factor⌋). mode: "nearest" takes the cell at
-    ⌊i · scale⌋; "nearest-exact" ⌊(i + ½) · scale⌋; "linear", "bilinear", "trilinear" (for 1, 2, 3 axes) weigh the two cells around
+    input: (N, C, L), (N, C, H, W) or (N, C, D, H, W). Give size, or scale_factor (size = ⌊n · factor⌋). mode:
+    "nearest" takes the cell at
+    ⌊i · scale⌋; "nearest-exact" ⌊(i + ½) · scale⌋; "linear", "bilinear", "trilinear" (for 1, 2, 3 axes) weigh the
+    two cells around
     (i + ½) · scale − ½ or, with align_corners, around i · (n − 1)/(n' − 1). scale is 1/scale_factor if that was given (and not
     recompute_scale_factor), otherwise n/n'. antialias: not offered, False only. Returns (N, C, *size).
     """
@@ -91,7 +94,8 @@ def _sizes(
             raise ArgumentError(f"{op}: expected scale_factor with recompute_scale_factor=True, got size")
         if isinstance(size, (tuple, list)) and len(size) != n:
             raise ArgumentError(f"{op}: expected size of one number or {n}, got {tuple(size)}")
-        new, factors = integers(op, "size", size, n, 1), [None] * n
+        new = integers(op, "size", size, n, 1)
+        factors: list[float | None] = [None] * n
     else:
         given = list(scale_factor) if isinstance(scale_factor, (tuple, list)) else [scale_factor] * n
         if len(given) != n or any(not isinstance(f, (int, float, np.number)) or not f > 0 for f in given):

@@ -26,8 +26,10 @@ def cross_entropy(
 ) -> Array:
     """−Σ_c q_c log softmax(input)_c for every prediction; "mean" divides by the sum of the class weights of the targets.
 
-    input: logits (N, C), (N, C, d₁, …) or (C,). target: class numbers (N,), (N, d₁, …) or (), int64 or uint8; or class probabilities of
-    input's shape and dtype. weight: (C,) or None. ignore_index: class numbers that count nowhere. label_smoothing ε: the target becomes
+    input: logits (N, C), (N, C, d₁, …) or (C,). target: class numbers (N,), (N, d₁, …) or (), int64 or uint8; or
+    class probabilities of
+    input's shape and dtype. weight: (C,) or None. ignore_index: class numbers that count nowhere. label_smoothing ε:
+    the target becomes
     (1 − ε)·target + ε/C (Szegedy et al. 2016, section 7). Returns a scalar, or an array like the class numbers for "none".
     """
     op = "cross_entropy"
@@ -39,7 +41,9 @@ def cross_entropy_input_gradient(
     input: Array, target: Array, weight: Array | None = None, *,
     ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0, dy: Array | None = None,
 ) -> Array:
-    """∂ℓ/∂logits for cross_entropy: softmax(input)_c · Σ_j q_j − q_c. dy: what arrives at the loss; None means 1. Returns input's shape."""
+    """∂ℓ/∂logits for cross_entropy: softmax(input)_c · Σ_j q_j − q_c. dy: what arrives at the loss; None means 1.
+    Returns input's shape.
+    """
     op = "cross_entropy_input_gradient"
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
     xp = array_module(input)
@@ -82,7 +86,9 @@ def mse_loss(input: Array, target: Array, *, reduction: str = "mean", weight: Ar
 def mse_loss_input_gradient(
     input: Array, target: Array, *, reduction: str = "mean", weight: Array | None = None, dy: Array | None = None
 ) -> Array:
-    """∂ℓ/∂x for mse_loss: 2 (x − t), over the number of elements (or the sum of weights) for "mean". For the target: its negative."""
+    """∂ℓ/∂x for mse_loss: 2 (x − t), over the number of elements (or the sum of weights) for "mean". For the target:
+    its negative.
+    """
     op = "mse_loss_input_gradient"
     _check_mse(op, input, target, weight, reduction)
     dx = 2 * (input - target)

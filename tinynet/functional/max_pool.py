@@ -33,7 +33,8 @@ def max_pool2d(
 ) -> Any:
     """The maximum of every window: y[c, p] = max_k x[c, p·stride + k·dilation − padding].
 
-    input: (N, C, H, W) or (C, H, W). stride None means kernel_size. padding: cells of −∞, at most half a window. ceil_mode: windows
+    input: (N, C, H, W) or (C, H, W). stride None means kernel_size. padding: cells of −∞, at most half a window.
+    ceil_mode: windows
     that reach over the end count too. Returns y (N, C, H', W'), and with return_indices also the switches: int64, of y's
     shape, the flat index y·W + x of the first maximum of each window. A NaN is larger than everything.
     """
@@ -127,7 +128,9 @@ def _first_inside(xp: Any, geometry: Geometry) -> Array:
 
 
 def _flat_indices(switch: Array, geometry: Geometry) -> Array:
-    """Kernel positions (N, C, *out) as flat indices into the input plane, int64: where the window begins plus the way inside it."""
+    """Kernel positions (N, C, *out) as flat indices into the input plane, int64: where the window begins plus the
+    way inside it.
+    """
     xp = array_module(switch)
     begin, inside = (xp.zeros((), dtype=xp.int64) for _ in range(2))
     for size, k, s, d, lo, count in zip(

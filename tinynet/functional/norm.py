@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 from typing import NamedTuple
 
 from ..backend import Array
@@ -12,11 +11,11 @@ from ._check import check_floats, integer, same_shape
 
 
 class Statistics(NamedTuple):
-    """Mean and biased variance of each channel, (C,), over `count` values a channel."""
+    """Mean and biased variance of each channel, (C,), over `values` numbers a channel."""
 
     mean: Array
     variance: Array
-    count: int
+    values: int
 
 
 Total = Callable[[Array], Array]
@@ -80,7 +79,7 @@ def move_running(running_mean: Array, running_var: Array, batch: Statistics, mom
     running_mean *= 1 - momentum
     running_mean += momentum * batch.mean
     running_var *= 1 - momentum
-    running_var += momentum * batch.count / (batch.count - 1) * batch.variance
+    running_var += momentum * batch.values / (batch.values - 1) * batch.variance
 
 
 def batch_norm_input_gradient(
@@ -141,8 +140,8 @@ def batch_norm_bias_gradient(dy: Array) -> Array:
 def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
     """y_c = x_c / D_c^β with D_c = k + α/size · Σ x_j² over the `size` channels around c (Krizhevsky et al. 2012, section 3.3).
 
-    input: (N, C, ...), at least three axes. The window holds ⌊size/2⌋ channels before c and ⌊(size − 1)/2⌋ after it; channels outside
-    count as zero. Note that α is divided by size, as in PyTorch. Returns input's shape.
+    input: (N, C, ...), at least three axes. The window holds ⌊size/2⌋ channels before c and ⌊(size − 1)/2⌋ after it;
+    channels outside count as zero. Note that α is divided by size, as in PyTorch. Returns input's shape.
     """
     _check_local(input, size)
     return input * _divisor(input, size, alpha, k) ** -beta

@@ -69,7 +69,7 @@ def _widths(op: str, size: Sequence[int], pad: Any, mode: str) -> dict[int, tupl
             raise ArgumentError(f"{op}: expected cells to remain along axis {axis} of {tuple(size)}, got pad {tuple(pad)}")
         most = {"reflect": size[axis] - 1, "circular": left}.get(mode)
         if most is not None and max(before, after) > most:
-            raise ArgumentError(f'{op}: expected pad of at most {most} for {size[axis]} cells and mode="{mode}", got {tuple(pad)}')
+            raise ArgumentError(f'{op}: expected pad of at most {most} for {size[axis]} cells by "{mode}", got {tuple(pad)}')
         widths[axis] = (before, after)
     return widths
 

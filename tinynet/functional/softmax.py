@@ -13,7 +13,8 @@ from ._check import axis, check_floats, same_shape
 def softmax(input: Array, dim: int | None = None, dtype: Any = None) -> Array:
     """e^{x_i} / Σ_j e^{x_j} along axis dim; the largest x is subtracted first, so nothing overflows.
 
-    dtype: the input is converted to it first, on request. dim None is PyTorch's old guess, with its warning. Returns input's shape.
+    dtype: the input is converted to it first, on request. dim None is PyTorch's old guess, with its warning. Returns
+    input's shape.
     """
     x, along = _prepare("softmax", input, dim, dtype)
     xp = check_floats("softmax", input=x)

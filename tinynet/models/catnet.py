@@ -1,6 +1,7 @@
 """The cat nets: small convolutional networks that learn from a few thousand photos on a laptop.
 
-Convolution, pooling, batch normalisation, ReLU, four or five times, until each of the last maps has seen the whole photo. The pooling
+Convolution, pooling, batch normalisation, ReLU, four or five times, until each of the last maps has seen the whole
+photo. The pooling
 stands before the normalisation: max and ReLU may change places, and a map that is pooled first costs a quarter to normalise.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..nn import (
+    AdaptiveAvgPool2d,
     BatchNorm2d,
     Conv2d,
     Dropout,
@@ -26,15 +28,30 @@ from .registry import register
 
 
 @register
-def catnet(classes: int = 2, dropout: float = 0.3, rng: np.random.Generator | None = None) -> Sequential:
-    """For photos of 32×32: five 3×3 convolutions, 32, 64, 128, 128, 256 maps. Input (N, 3, 32, 32), logits (N, classes)."""
+def catnet(classes: int = 2, size: int = 32, dropout: float = 0.3, rng: np.random.Generator | None = None) -> Sequential:
+    """For small photos: five 3×3 convolutions, 32, 64, 128, 128, 256 maps. Input (N, 3, size, size), logits (N, classes)."""
     rng = rng or np.random.default_rng()
     layers: dict[str, Layer] = {}
     channels = 3
     for number, (maps, pooled) in enumerate([(32, True), (64, True), (128, False), (128, True), (256, False)], 1):
         layers.update(_stage(number, channels, maps, 3, 1, MaxPool2d(2) if pooled else None, rng))
         channels = maps
-    return _with_head(layers, MaxPool2d(4), channels, classes, dropout, rng)
+    return _with_head(layers, MaxPool2d(size // 8), channels, classes, dropout, rng)
+
+
+@register
+def photonet(classes: int = 2, dropout: float = 0.3, rng: np.random.Generator | None = None) -> Sequential:
+    """For photos of 64×64 and more, 224×224 say: a first convolution 5×5 with stride 2, then four of 3×3, each pooled by two.
+
+    Input (N, 3, H, W), logits (N, classes).
+    """
+    rng = rng or np.random.default_rng()
+    layers: dict[str, Layer] = {}
+    channels = 3
+    for number, (maps, kernel, stride) in enumerate([(32, 5, 2), (64, 3, 1), (96, 3, 1), (128, 3, 1), (192, 3, 1)], 1):
+        layers.update(_stage(number, channels, maps, kernel, stride, MaxPool2d(2) if number < 5 else None, rng))
+        channels = maps
+    return _with_head(layers, AdaptiveAvgPool2d(1), channels, classes, dropout, rng)
 
 
 def _stage(

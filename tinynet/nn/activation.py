@@ -1,4 +1,6 @@
-"""Activations as layers. Each keeps what its gradient needs: the output where that is enough, since the next layer has it anyway."""
+"""Activations as layers. Each keeps what its gradient needs: the output where that is enough, since the next layer
+has it anyway.
+"""
 
 from __future__ import annotations
 

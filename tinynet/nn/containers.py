@@ -27,8 +27,10 @@ class Container(Layer):
     def __init__(self, *layers: Layer | Mapping[str, Layer], **named: Layer) -> None:
         self._children: dict[str, Layer] = {}
         if len(layers) == 1 and isinstance(layers[0], Mapping):
-            layers, named = (), {**layers[0], **named}
-        for name, layer in [*((str(i), layer) for i, layer in enumerate(layers)), *named.items()]:
+            children: dict[str, Any] = {**layers[0], **named}
+        else:
+            children = {**{str(i): layer for i, layer in enumerate(layers)}, **named}
+        for name, layer in children.items():
             if not isinstance(layer, Layer):
                 raise ArgumentError(f"{type(self).__name__}: expected {name} to be a layer, got {layer!r}")
             if not name or "." in name:
@@ -195,14 +197,15 @@ class Concat(_Parallel):
         first = outputs[0]
         for name, y in zip(self._children, outputs, strict=True):
             if y.ndim < 2 or y.ndim != first.ndim or y.shape[0] != first.shape[0] or y.shape[2:] != first.shape[2:]:
-                raise ShapeError(f"Concat: expected outputs that differ in channels only, got {first.shape} and {y.shape} of {name}")
+                raise ShapeError(f"Concat: expected equal sizes but for channels, got {first.shape}, {y.shape} of {name}")
         return array_module(*outputs).concatenate(outputs, axis=1)
 
 
 class Residual(_Parallel):
     """y = body(x) + shortcut(x), the shortcut being the identity unless given (He et al. 2016, equation 1).
 
-    Residual(body), Residual(body, shortcut), or named: Residual(_body=…, downsample=…). One branch alone is added to the identity.
+    Residual(body), Residual(body, shortcut), or named: Residual(_body=…, downsample=…). One branch alone is added to
+    the identity.
     """
 
     class Saved(NamedTuple):

@@ -19,7 +19,9 @@ _Ints = int | Sequence[int]
 
 class _Conv(Layer):
     parameter_names = ("weight", "bias")
-    config_names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    config_names: ClassVar[tuple[str, ...]] = (
+        "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
+    )
     axes: ClassVar[int]
 
     class Saved(NamedTuple):
@@ -27,7 +29,8 @@ class _Conv(Layer):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: _Ints, stride: _Ints = 1, padding: _Ints | str = 0,
-        dilation: _Ints = 1, groups: int = 1, bias: bool = True, *, rng: np.random.Generator | None = None, dtype: Any = np.float32,
+        dilation: _Ints = 1, groups: int = 1, bias: bool = True,
+        *, rng: np.random.Generator | None = None, dtype: Any = np.float32,
     ) -> None:
         name, n = type(self).__name__, self.axes
         self.groups = integer(name, "groups", groups, 1)
@@ -40,7 +43,7 @@ class _Conv(Layer):
         if isinstance(padding, str) and (padding not in ("same", "valid") or (padding == "same" and max(self.stride) > 1)):
             raise ArgumentError(f'{name}: expected padding of integers, "valid", or "same" with stride 1, got {padding!r}')
         if in_channels % groups or out_channels % groups:
-            raise ArgumentError(f"{name}: expected channels divisible by groups={groups}, got {in_channels} in, {out_channels} out")
+            raise ArgumentError(f"{name}: expected channels divisible by groups={groups}, got {in_channels}, {out_channels}")
         self.weight, self.bias = init.default_weight_and_bias(
             rng or np.random.default_rng(), self._weight_shape(), out_channels if bias else None, dtype
         )
@@ -80,7 +83,9 @@ class Conv2d(_Conv):
 
 
 class Conv3d(_Conv):
-    """torch.nn.Conv3d: functional.conv3d with its own filters. input (N, C, D, H, W) or (C, D, H, W). rng draws the initial weights."""
+    """torch.nn.Conv3d: functional.conv3d with its own filters. input (N, C, D, H, W) or (C, D, H, W). rng draws the
+    initial weights.
+    """
 
     axes = 3
 

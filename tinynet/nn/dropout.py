@@ -30,7 +30,7 @@ class Dropout(Layer):
         if not train or self.p == 0:
             return x, self.Saved(None)
         if rng is None:
-            raise ArgumentError("Dropout: expected rng in training, e.g. model.forward(x, train=True, rng=numpy.random.default_rng(0))")
+            raise ArgumentError("Dropout: expected rng in training: forward(x, train=True, rng=numpy.random.default_rng(0))")
         mask = dropout_mask(x.shape, self.p, rng, dtype=x.dtype, xp=array_module(x))
         return x * mask, self.Saved(mask)
 

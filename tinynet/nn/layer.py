@@ -111,8 +111,8 @@ class Layer:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Copy arrays of `state` into parameters and buffers by name, in place and in their dtype.
 
-        strict: missing and unexpected names are errors; otherwise they are passed over. Wrong shapes always are errors. All problems
-        are named at once, and then nothing is loaded.
+        strict: missing and unexpected names are errors; otherwise they are passed over. Wrong shapes always are
+        errors. All problems are named at once, and then nothing is loaded.
         """
         slots = {name: (layer, attribute) for name, layer, attribute in self._state()}
         problems = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .. import functional as F
 from ..backend import Array
 
@@ -16,7 +18,8 @@ class CrossEntropyLoss:
 
     def __call__(self, input: Array, target: Array) -> tuple[Array, Array]:
         """(loss, ∂loss/∂input). For reduction "none" the gradient is of the sum."""
-        options = {"ignore_index": self.ignore_index, "reduction": self.reduction, "label_smoothing": self.label_smoothing}
+        options: dict[str, Any] = {"ignore_index": self.ignore_index, "reduction": self.reduction}
+        options["label_smoothing"] = self.label_smoothing
         value = F.cross_entropy(input, target, self.weight, **options)
         return value, F.cross_entropy_input_gradient(input, target, self.weight, **options)
 

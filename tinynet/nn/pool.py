@@ -119,7 +119,7 @@ class _FromSize(Layer):
 class AvgPool1d(_FromSize):
     """The mean of every window. input (N, C, L) or (C, L)."""
 
-    config_names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+    config_names: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
     axes: ClassVar[int] = 1
 
     def __init__(
@@ -168,7 +168,7 @@ class AdaptiveAvgPool2d(_FromSize):
 
     config_names = ("output_size",)
 
-    def __init__(self, output_size: int | None | Sequence[int | None]) -> None:
+    def __init__(self, output_size: int | Sequence[int | None] | None) -> None:
         self.output_size = output_size
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromSize.Saved]:

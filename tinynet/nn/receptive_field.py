@@ -88,7 +88,7 @@ def _step(layer: Layer, field: ReceptiveField) -> ReceptiveField | None:
     if isinstance(layer, Upsample):
         if layer.scale_factor is None:
             return None
-        given = layer.scale_factor
+        given: Any = layer.scale_factor
         factors = tuple(given) if isinstance(given, (tuple, list)) else (given,) * n
         reach = 0 if layer.mode.startswith("nearest") else 1
         jump = tuple(j / f for j, f in zip(field.jump, factors, strict=True))

@@ -92,7 +92,8 @@ def summary(model: Layer, input_size: Sequence[int]) -> Summary:
     rows, seen = [], set()
     for path, layer, field in fields:
         y = outputs[path]
-        count = 0 if id(layer) in seen else sum(p.size for p in (getattr(layer, n) for n in layer.parameter_names) if p is not None)
+        arrays = [getattr(layer, name) for name in layer.parameter_names]
+        count = 0 if id(layer) in seen else sum(p.size for p in arrays if p is not None)
         seen.add(id(layer))
         rows.append(Row(
             path, type(layer).__name__, tuple(y.shape[1:]), count, y.size * y.dtype.itemsize, _multiply_adds(layer, y),
