@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.train import runs
-from tinynet import optim
+from tinynet import nn, optim
 from tinynet.errors import ArgumentError, FileError, ShapeError
 from tinynet.train import Callback, EarlyStopping, TrainingInterrupted, load_checkpoint, save_checkpoint
 
@@ -188,6 +189,28 @@ def test_a_run_in_shards_resumes_with_as_many(tmp_path):
     resumed = runs.trainer(tmp_path, workers=None)
     resumed.fit(resume=True)
     assert runs.fingerprint(resumed) == runs.fingerprint(straight)
+
+
+def test_shards_that_still_run_at_a_second_ctrl_c_change_nothing_afterwards(tmp_path):
+    class Slow(nn.Identity):
+        def forward(self, x, train=False, rng=None):
+            if train and run.state.step == 3:
+                if threading.current_thread().name.endswith("_0"):
+                    for _ in range(2):
+                        os.kill(os.getpid(), signal.SIGINT)
+                        time.sleep(0.1)  # the main thread wakes up and finds that nobody has got to the batch norm yet
+                time.sleep(0.2)
+            return super().forward(x, train, rng)
+
+    run = runs.trainer(tmp_path, workers=2)
+    run.model = nn.Sequential(slow=Slow(), rest=runs.net())
+    run.optimizer = optim.SGD(run.model.named_parameters())
+    with pytest.raises(TrainingInterrupted, match="after 3 steps"):
+        run.fit()
+    time.sleep(0.3)
+    for name, value in load_checkpoint(tmp_path / "last.safetensors").model.items():
+        np.testing.assert_array_equal(run.model.state_dict()[name], value, err_msg=name)
+    assert run.model.state_dict()["rest.norm.num_batches_tracked"] == 3
 
 
 def test_in_a_thread_where_no_signals_come(whole):
