@@ -40,16 +40,19 @@ def catnet(classes: int = 2, size: int = 32, dropout: float = 0.3, rng: np.rando
 
 
 @register
-def photonet(classes: int = 2, dropout: float = 0.3, rng: np.random.Generator | None = None) -> Sequential:
-    """For photos of 64×64 and more, 224×224 say: a first convolution 5×5 with stride 2, then four of 3×3, each pooled by two.
+def photonet(
+    classes: int = 2, stem: tuple[int, int] = (7, 4), dropout: float = 0.3, rng: np.random.Generator | None = None
+) -> Sequential:
+    """For photos of 64×64 and more: a coarse first convolution, then four of 3×3, with 32, 64, 128, 128, 256 maps.
 
-    Input (N, 3, H, W), logits (N, classes).
+    stem: kernel size and stride of the first convolution; (7, 4) suits 224×224 pixels, (5, 2) half of that. Input (N, 3, H, W),
+    logits (N, classes).
     """
     rng = rng or np.random.default_rng()
-    layers: dict[str, Layer] = {}
-    channels = 3
-    for number, (maps, kernel, stride) in enumerate([(32, 5, 2), (64, 3, 1), (96, 3, 1), (128, 3, 1), (192, 3, 1)], 1):
-        layers.update(_stage(number, channels, maps, kernel, stride, MaxPool2d(2) if number < 5 else None, rng))
+    layers = _stage(1, 3, 32, *stem, MaxPool2d(2), rng)
+    channels = 32
+    for number, (maps, pooled) in enumerate([(64, True), (128, False), (128, True), (256, False)], 2):
+        layers.update(_stage(number, channels, maps, 3, 1, MaxPool2d(2) if pooled else None, rng))
         channels = maps
     return _with_head(layers, AdaptiveAvgPool2d(1), channels, classes, dropout, rng)
 

@@ -65,7 +65,7 @@ def recipe_for(size: int) -> Recipe:
             epochs=40, batch_size=32, lr=3e-3,
         )
     return Recipe(
-        model="photonet",
+        model="photonet", arguments={"stem": [7, 4] if size > 160 else [5, 2]},
         preprocessing=Preprocessing(size, size, _MEAN, _STD),
         augment=(
             transforms.RandomResizedCrop(size, scale=(0.35, 1.0)),

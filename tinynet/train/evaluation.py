@@ -20,7 +20,10 @@ Loss = Callable[[Array, Array], tuple[Any, Array]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model said about a set. logits: (N, C) on the host. labels: (N,). loss: mean, nan if none was asked for."""
+    """What a model said about a set.
+
+    logits: (N, C) on the host. labels: (N,). loss: the mean, nan if none was asked for.
+    """
 
     logits: np.ndarray
     labels: np.ndarray
@@ -97,7 +100,7 @@ def evaluate(
 
 
 def predict(model: Any, x: Any, batch_size: int = 64) -> np.ndarray:
-    """Class probabilities (N, C) on the host, of an array (N, 3, H, W) or of a loader's batches (labels are ignored)."""
+    """Class probabilities (N, C) on the host, of an array (N, 3, H, W) or a loader's batches (labels are ignored)."""
     reference = reference_array(model)
     batches: Iterable[Any] = x
     if hasattr(x, "shape"):

@@ -61,7 +61,8 @@ def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str], path: str 
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     names = [_short(name) for name in classes]
     size = 9 if count <= 20 else 6
-    axes.set_xticks(range(count), names, rotation=45 if count > 3 else 0, ha="right" if count > 3 else "center", size=size)
+    slanted = count > 3
+    axes.set_xticks(range(count), names, rotation=45 * slanted, ha="right" if slanted else "center", size=size)
     axes.set_yticks(range(count), names, size=size)
     axes.set(xlabel="predicted class", ylabel="true class")
     for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:

@@ -24,7 +24,8 @@ class Progress:
 
             self._bar = tqdm(
                 total=total, initial=done, unit="batch", dynamic_ncols=True, file=sys.stderr,
-                bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left] {postfix}",
+                bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} "
+                "[{elapsed}, {remaining} left] {postfix}",
             )  # fmt: skip
 
     def batch(self, epoch: int, loss: float, accuracy: float, images_per_second: float) -> None:

@@ -40,8 +40,9 @@ class Trainer:
         clip_grad_value_), in that order.
     callbacks: see Callback; EarlyStopping is one.
     output: a folder for last.safetensors and best.safetensors (checkpoints: the last epoch, and the one best by
-        `monitor`, a column of the history), history.json and history.csv, written anew after every epoch; None: nothing.
-    seed: of dropout; the loader has its own. workers: threads that share a batch; None: as a resumed run had, or one a core.
+        `monitor`, a column of the history), history.json and history.csv, each written after every epoch; None: nothing.
+    seed: of dropout; the loader has its own.
+    workers: threads that share a batch; None: as many as a resumed run had, or one a core.
     config: kept in the checkpoints, plain JSON values.
     progress: "bar", "lines", "none", or None: a bar at a terminal and lines elsewhere.
     resume_hint: how a user resumes, told after Ctrl-C; None: the call in Python.
@@ -116,7 +117,8 @@ class Trainer:
         self._check_optimizer()
         self.stop_reason, self._buffers = None, None
         # Overflow is looked for at every step, so NumPy's warnings of it would only say the same in other words.
-        with self._shards, PatientInterrupt() as interrupt, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        silent = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        with self._shards, PatientInterrupt() as interrupt, silent:
             batches = len(self.train_loader)
             done = self.state.epoch * batches + self.state.batch
             progress = Progress(self.progress, self.epochs * batches, done, self.epochs)
@@ -200,13 +202,12 @@ class Trainer:
     # -- details of the loop
 
     def _rngs(self) -> list[np.random.Generator]:
-        """The random numbers of the coming step (dropout), one generator a worker: from the seed and the step's number alone.
+        """The random numbers of the coming step (dropout), one generator a worker.
 
-        So a resumed run needs no generator's state, and the step means the same wherever it is done.
+        They follow from the seed, the step's number and the worker's alone: so a resumed run needs no generator's state.
         """
-        return [
-            np.random.default_rng((self.seed, _STEP_STREAM, self.state.step, rank)) for rank in range(self._shards.workers)
-        ]
+        step, workers = self.state.step, self._shards.workers
+        return [np.random.default_rng((self.seed, _STEP_STREAM, step, rank)) for rank in range(workers)]
 
     def _record_batch(self, loss: float, logits: Array, target: Array, seconds: float) -> None:
         """Count the step that was just done; from here on it is a whole one."""
