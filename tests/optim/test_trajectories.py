@@ -84,23 +84,27 @@ def test_trajectory_equals_pytorch(case, seed, dtype):
         np.testing.assert_allclose(views[key], want, rtol=tolerance, atol=tolerance, err_msg=key)
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
-def test_defaults_equal_pytorch(name):
-    params = start(0, np.float64)
-    optimizer = getattr(optim, name)(params)
-    for step in range(STEPS):
-        optimizer.step(gradients_of(0, step, np.float64))
-    for key, want in theirs(name, {}, 0, np.float64).items():
-        np.testing.assert_allclose(params[key], want, rtol=1e-12, atol=1e-12)
-
-
 EVERY_BRANCH = [
-    ("SGD", {"lr": 0.1}),
+    ("SGD", {}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9}),
     ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.2, "weight_decay": 0.01, "maximize": True}),
     ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}),
+    ("Adam", {}),
     ("Adam", {"amsgrad": True, "weight_decay": 0.1, "maximize": True}),
-    ("AdamW", {"amsgrad": False}),
+    ("AdamW", {}),
+    ("AdamW", {"lr": 0.05, "betas": (0.5, 0.8), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True}),
 ]
+
+
+@pytest.mark.parametrize(("name", "options"), EVERY_BRANCH)
+def test_every_branch_and_the_defaults_equal_pytorch(name, options):
+    """Hypothesis may miss a combination; these go through every line."""
+    params = start(0, np.float64)
+    optimizer = getattr(optim, name)(params, **options)
+    for step in range(STEPS):
+        optimizer.step(gradients_of(0, step, np.float64))
+    for key, want in theirs(name, options, 0, np.float64).items():
+        np.testing.assert_allclose(params[key], want, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "options"), EVERY_BRANCH)

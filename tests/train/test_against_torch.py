@@ -123,7 +123,8 @@ def mine_after(name: str, dtype: str, seed: int = 1) -> tuple[dict[str, np.ndarr
     optimizer = getattr(optim, name)(model.named_parameters(), **options)
     schedule = optim.OneCycleLR(**cycle) if cycle else None
     loss = nn.CrossEntropyLoss(label_smoothing=0.1)
-    run = Trainer(model, loss, optimizer, Batches(dtype, seed), epochs=1, schedule=schedule, max_norm=0.5, progress="none")
+    data = Batches(dtype, seed)
+    run = Trainer(model, loss, optimizer, data, epochs=1, schedule=schedule, max_norm=0.5, progress="none")
     history = run.fit()
     return model.state_dict(), history[0].train_loss
 
@@ -180,12 +181,15 @@ def test_twenty_steps_of_every_layer_in_float32(name):
     assert np.median(mine) < 3 * np.median(theirs) < 1e-3
 
 
+KINDS_2D = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.BatchNorm2d)
+
+
 def test_every_layer_kind_is_in_the_net():
     """A layer that is added to tinynet.nn must be added to this run as well, or be named here with its reason."""
     elsewhere = {
         "Container": "a base", "Layer": "a base", "Softmax": "below", "LogSoftmax": "below",
         **{f"MaxUnpool{n}d": "takes switches besides its input" for n in (1, 2, 3)},
-        **{f"{kind}{n}d": "below" for kind in ("Conv", "ConvTranspose", "MaxPool", "AvgPool", "BatchNorm") for n in (1, 3)},
+        **{f"{kind.__name__[:-2]}{n}d": "below" for n in (1, 3) for kind in KINDS_2D},
     }  # fmt: skip
     mine, _ = both("float64")
     used = {type(layer).__name__ for _, layer in mine.layers()}
@@ -199,8 +203,8 @@ def chain(n: Any, dims: int) -> list[Any]:
         return getattr(n, f"{name}{dims}d")
 
     return [
-        kind("Conv")(2, 4, 3, padding=1), kind("BatchNorm")(4), n.ReLU(), kind("MaxPool")(2), kind("ConvTranspose")(4, 3, 2, 2),
-        n.LeakyReLU(), kind("AvgPool")(2), n.Flatten(), n.Linear(3 * 2**dims, 3),
+        kind("Conv")(2, 4, 3, padding=1), kind("BatchNorm")(4), n.ReLU(), kind("MaxPool")(2),
+        kind("ConvTranspose")(4, 3, 2, 2), n.LeakyReLU(), kind("AvgPool")(2), n.Flatten(), n.Linear(3 * 2**dims, 3),
     ]  # fmt: skip
 
 

@@ -35,14 +35,14 @@ def checkpoint() -> Checkpoint:
         "conv.weight": rng.normal(size=(2, 3, 1, 1)).astype(np.float32), "norm.num_batches_tracked": np.array(7),
         "scale": np.array(0.1), "empty": np.zeros((0, 3), np.float32), "view": rng.normal(size=(3, 4)).T[::2],
     }  # fmt: skip
-    state = {"conv.weight": {"step": 3, "exp_avg": rng.normal(size=(2, 3, 1, 1)), "x.y": np.ones(2)}, "scale": {"step": 1}}
+    state = {"conv.weight": {"step": 3, "exp_avg": rng.normal(size=(2, 3, 1, 1))}, "scale": {"step": 1}}
     groups = [{"lr": 0.1 + 0.2, "betas": [0.9, 0.999], "params": ["conv.weight", "scale"]}]
-    return Checkpoint(model, {"state": state, "param_groups": groups}, {"best": None, "sum": 1 / 3, "config": {"ä": "€"}})
+    record = {"best": None, "sum": 1 / 3, "config": {"ä": "€"}}
+    return Checkpoint(model, {"state": state, "param_groups": groups}, record)
 
 
 def test_what_is_saved_comes_back_exactly(tmp_path):
     saved = checkpoint()
-    del saved.optimizer["state"]["conv.weight"]["x.y"]
     save_checkpoint(tmp_path / "c.safetensors", saved)
     loaded = load_checkpoint(tmp_path / "c.safetensors")
     assert loaded.record == saved.record
@@ -60,7 +60,8 @@ def test_what_is_saved_comes_back_exactly(tmp_path):
 
 def test_it_holds_nothing_that_could_be_executed(tmp_path):
     """The file is a JSON header and raw numbers: the format's own definition, read by hand."""
-    save_checkpoint(tmp_path / "c.safetensors", Checkpoint({"w": np.arange(3.0)}, {"state": {}, "param_groups": []}, {}))
+    small = Checkpoint({"w": np.arange(3.0)}, {"state": {}, "param_groups": []}, {})
+    save_checkpoint(tmp_path / "c.safetensors", small)
     raw = (tmp_path / "c.safetensors").read_bytes()
     size = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + size])
@@ -142,7 +143,8 @@ def damaged(path: Path) -> dict[str, bytes]:
     return {
         "empty": b"", "short": good[:20], "cut": good[:-1], "text": b"hello world, this is no checkpoint",
         "pickle": b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00.", "head": b"\xff" * 8 + good[8:],
-        "json": good.replace(b'\\"record\\"', b'\\"recorp\\"'), "version": good.replace(b'\\"version\\": 1', b'\\"version\\": 9'),
+        "json": good.replace(b'\\"record\\"', b'\\"recorp\\"'),
+        "version": good.replace(b'\\"version\\": 1', b'\\"version\\": 9'),
         "broken": good.replace(b'{\\"version\\"', b'[\\"version\\"'),
     }  # fmt: skip
 

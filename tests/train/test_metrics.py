@@ -19,7 +19,7 @@ LABELS = [0, 0, 0, 1, 1, 1, 2, 2]
 PREDICTIONS = [0, 0, 1, 1, 2, 2, 2, 2]
 
 samples = st.integers(1, 30).flatmap(
-    lambda n: st.tuples(st.lists(st.integers(0, 3), min_size=n, max_size=n), st.lists(st.integers(0, 3), min_size=n, max_size=n))
+    lambda n: st.tuples(*[st.lists(st.integers(0, 3), min_size=n, max_size=n)] * 2)
 )
 
 

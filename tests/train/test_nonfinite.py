@@ -113,7 +113,7 @@ def test_a_rate_that_is_too_high_is_told_so(capsys):
     model = nn.Sequential(flat=nn.Flatten(), first=nn.Linear(192, 8, rng=rng), second=nn.Linear(8, 2, rng=rng))
     optimizer = optim.SGD(model.named_parameters(), lr=1e30)
     run = Trainer(model, nn.CrossEntropyLoss(), optimizer, runs.loaders()[0], epochs=2, progress="none")
-    with pytest.raises(NonFiniteError, match=r"step 1 .*at learning rate 1e\+30; it begins in the output of layer second"):
+    with pytest.raises(NonFiniteError, match=r"step 1 .*at learning rate 1e\+30; .* output of layer second"):
         run.fit()
     assert capsys.readouterr() == ("", "")  # NumPy's own warnings of overflow are not shown besides
 

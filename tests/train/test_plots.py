@@ -100,8 +100,10 @@ def test_heavy_packages_are_imported_only_when_used():
         "import sys, tinynet.train, tinynet.train.plots, tinynet.optim\n"
         "print([m for m in ('matplotlib', 'tqdm', 'safetensors', 'typer', 'pooch', 'torch') if m in sys.modules])\n"
         "from tinynet.train import plots, History, EpochRecord\nimport os, tempfile\n"
-        "plots.plot_history(History([EpochRecord(1, 1, 1, 1, 1, 1, 1, 1)]), os.path.join(tempfile.mkdtemp(), 'x.png'))\n"
+        "path = os.path.join(tempfile.mkdtemp(), 'x.png')\n"
+        "plots.plot_history(History([EpochRecord(1, 1, 1, 1, 1, 1, 1, 1)]), path)\n"
         "print('matplotlib.pyplot' in sys.modules)\n"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    root = Path(__file__).parents[2]
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert out.stdout.splitlines() == ["[]", "False"]

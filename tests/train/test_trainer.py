@@ -14,7 +14,16 @@ from tests.checking import Backend
 from tests.train import runs
 from tinynet import nn, optim
 from tinynet.errors import ArgumentError
-from tinynet.train import Callback, EarlyStopping, EpochRecord, History, NonFiniteError, Trainer, evaluate, load_checkpoint
+from tinynet.train import (
+    Callback,
+    EarlyStopping,
+    EpochRecord,
+    History,
+    NonFiniteError,
+    Trainer,
+    evaluate,
+    load_checkpoint,
+)
 
 
 class Recorder(Callback):
@@ -92,7 +101,8 @@ def test_targets_that_are_no_classes_have_no_accuracy():
             return iter([(rng.normal(size=(4, 3)), rng.normal(size=(4, 2))) for _ in range(2)][start:])
 
     model = nn.Linear(3, 2, rng=np.random.default_rng(0), dtype=np.float64)
-    run = Trainer(model, nn.MSELoss(), optim.Adam(model.named_parameters(), 0.1), Regression(), epochs=30, progress="none")
+    optimizer = optim.Adam(model.named_parameters(), 0.1)
+    run = Trainer(model, nn.MSELoss(), optimizer, Regression(), epochs=30, progress="none")
     history = run.fit()
     assert history[-1].train_loss < 0.7 * history[0].train_loss
     assert math.isnan(history[-1].train_accuracy)

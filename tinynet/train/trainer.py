@@ -40,7 +40,7 @@ class Trainer:
         clip_grad_value_), in that order.
     callbacks: see Callback; EarlyStopping is one.
     output: a folder for last.safetensors and best.safetensors (checkpoints: the last epoch, and the one best by
-        `monitor`, a column of the history), history.json and history.csv, each written after every epoch; None: nothing.
+        `monitor`, a column of the history), history.json and history.csv, all written each epoch; None: nothing.
     seed: of dropout; the loader has its own.
     workers: threads that share a batch; None: as many as a resumed run had, or one a core.
     config: kept in the checkpoints, plain JSON values.
@@ -204,7 +204,7 @@ class Trainer:
     def _rngs(self) -> list[np.random.Generator]:
         """The random numbers of the coming step (dropout), one generator a worker.
 
-        They follow from the seed, the step's number and the worker's alone: so a resumed run needs no generator's state.
+        They follow from the seed, the step's number and the worker's alone, so a resumed run needs no generator's state.
         """
         step, workers = self.state.step, self._shards.workers
         return [np.random.default_rng((self.seed, _STEP_STREAM, step, rank)) for rank in range(workers)]
