@@ -204,7 +204,7 @@ class Trainer:
     def _rngs(self) -> list[np.random.Generator]:
         """The random numbers of the coming step (dropout), one generator a worker.
 
-        They follow from the seed, the step's number and the worker's alone, so a resumed run needs no generator's state.
+        They follow from the seed, the step's number and the worker's alone; a resumed run needs no generator's state.
         """
         step, workers = self.state.step, self._shards.workers
         return [np.random.default_rng((self.seed, _STEP_STREAM, step, rank)) for rank in range(workers)]
