@@ -36,8 +36,7 @@ def batch_norm(
     check_floats(op, input=input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     _check_channels(op, input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     _check_running(op, running_mean, running_var, training)
-    if eps < 0:
-        raise ArgumentError(f"{op}: expected eps of at least 0, got {eps}")
+    check_eps(op, eps, training)
     if input.size == 0:
         return input.copy()                                     # nothing seen, nothing learned, as in PyTorch
     if not training and running_mean is not None and running_var is not None:
@@ -168,6 +167,12 @@ def _check_channels(op: str, input: Array, **vectors: Array | None) -> None:
     for name, vector in vectors.items():
         if vector is not None and tuple(vector.shape) != (channels,):
             raise ShapeError(f"{op}: expected {name} ({channels},), one number a channel, got {tuple(vector.shape)}")
+
+
+def check_eps(op: str, eps: float, training: bool) -> None:
+    """eps must not be negative, nor 0 in training, where a channel of one value has no variance."""
+    if eps < 0 or (training and eps == 0):
+        raise ArgumentError(f"{op}: expected eps {'above 0 in training' if training else 'of at least 0'}, got {eps}")
 
 
 def _check_running(op: str, running_mean: Array | None, running_var: Array | None, training: bool) -> None:

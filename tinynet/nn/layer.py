@@ -160,7 +160,9 @@ class Layer:
         """The layer at a dotted path. Raises ArgumentError that lists the nearest names."""
         import difflib
 
-        found = dict(self.layers())
+        found: dict[str, Layer] = {}
+        for here, layer in self.layers():
+            found.setdefault(here, layer)                       # hidden children stand at their parent's path, behind it
         if path not in found:
             near = difflib.get_close_matches(path, found, n=3, cutoff=0.3) or list(found)[1:4]
             raise ArgumentError(f"no layer {path!r}; nearest: {', '.join(near)}")

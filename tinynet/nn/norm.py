@@ -7,10 +7,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .. import functional as F
-from ..backend import Array
+from ..backend import Array, array_module
 from ..errors import ShapeError
 from ..functional._check import integer
-from ..functional.norm import Statistics, batch_statistics, move_running
+from ..functional.norm import Statistics, batch_statistics, check_eps, move_running
 from .group import Member, current_member
 from .layer import Layer
 
@@ -49,15 +49,21 @@ class _BatchNorm(Layer):
             raise ShapeError(f"{type(self).__name__}: expected input of {' or '.join(map(str, self.dims))} axes, got {x.shape}")
         if self.weight is not None and x.dtype == self.weight.dtype and x.shape[1] != self.num_features:
             raise ShapeError(f"{type(self).__name__}: expected {self.num_features} channels, got {tuple(x.shape)}")
+        check_eps("batch_norm", self.eps, train or not self.track_running_stats)
         batch = (train or not self.track_running_stats) and x.size > 0
         member = current_member() if batch else None
+        moves = train and self.track_running_stats and (member is None or member.rank == 0)
+        if moves:
+            self.num_batches_tracked += 1                       # an empty batch counts too, as in PyTorch
         if batch:
             statistics = batch_statistics(x, None if member is None else member.sum)
-            if train and self.track_running_stats and (member is None or member.rank == 0):
-                self.num_batches_tracked += 1
+            if moves:
                 # momentum None: the plain mean over all batches so far
                 momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
                 move_running(self.running_mean, self.running_var, statistics, momentum)
+        elif self.running_mean is None or self.running_var is None:     # an empty batch, and none before it
+            xp, c = array_module(x), (self.num_features,)
+            statistics = Statistics(xp.zeros(c, dtype=x.dtype), xp.ones(c, dtype=x.dtype), 0)
         else:                                                   # copies: a training step may move them before the way back
             statistics = Statistics(self.running_mean.copy(), self.running_var.copy(), 0)
         y = F.batch_norm(x, statistics.mean, statistics.variance, self.weight, self.bias, eps=self.eps)
