@@ -128,16 +128,18 @@ TRANSFER = {  # the doors through which host arrays come in
     "ascontiguousarray": "a dtype",
 }
 GARBAGE = {"empty": "shape dtype order", "empty_like": "!prototype dtype order subok shape"}
-UFUNCS = (
-    "abs absolute add arctan arctan2 bitwise_and bitwise_not bitwise_or bitwise_xor cbrt ceil conj conjugate copysign cos "
-    "cosh divide divmod equal exp exp2 expm1 fabs floor floor_divide fmax fmin fmod greater greater_equal hypot invert "
-    "isfinite isinf isnan left_shift less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or "
-    "logical_xor maximum minimum mod modf multiply negative not_equal positive pow power reciprocal remainder right_shift "
-    "rint sign signbit sin sinh sqrt square subtract tan tanh true_divide trunc"
+UFUNCS = (  # noqa: SIM905 (a list of words reads better as a sentence)
+    "abs absolute add arctan arctan2 bitwise_and bitwise_not bitwise_or bitwise_xor cbrt ceil conj conjugate "
+    "copysign cos cosh divide divmod equal exp exp2 expm1 fabs floor floor_divide fmax fmin fmod greater "
+    "greater_equal hypot invert isfinite isinf isnan left_shift less less_equal log log10 log1p log2 logaddexp "
+    "logical_and logical_not logical_or logical_xor maximum minimum mod modf multiply negative not_equal "
+    "positive pow power reciprocal remainder right_shift rint sign signbit sin sinh sqrt square subtract tan "
+    "tanh true_divide trunc"
 ).split()
-CONSTANTS = (
-    "pi e inf nan newaxis bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 intp floating "
-    "integer generic number dtype finfo iinfo issubdtype isscalar can_cast promote_types broadcast_shapes"
+CONSTANTS = (  # noqa: SIM905 (a list of words reads better as a sentence)
+    "pi e inf nan newaxis bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 intp "
+    "floating integer generic number dtype finfo iinfo issubdtype isscalar can_cast promote_types "
+    "broadcast_shapes"
 ).split()
 LINALG = {"norm": "!x ord axis keepdims", "matmul": "*args"}
 METHODS = {

@@ -151,10 +151,15 @@ def test_results_stay_on_the_device_with_shape_dtype_and_value(x, host):
         "transpose": (x.transpose(1, 0), host.T),
         "argmax": (dd.argmax(x, axis=1), host.argmax(1)),
         "einsum": (dd.einsum("ij,kj->ik", x, x), host @ host.T),
-        "pad": (dd.pad(x, ((0, 0), (1, 2)), mode="constant", constant_values=3.0), np.pad(host, ((0, 0), (1, 2)), constant_values=3)),
+        "pad": (
+            dd.pad(x, ((0, 0), (1, 2)), mode="constant", constant_values=3.0),
+            np.pad(host, ((0, 0), (1, 2)), constant_values=3),
+        ),
         "stack": (dd.stack([x, x], axis=-1), np.stack([host, host], axis=-1)),
         "bincount": (dd.bincount(dd.asarray(np.array([1, 1, 3])), minlength=5), np.bincount([1, 1, 3], minlength=5)),
-        "windows": (dd.lib.stride_tricks.as_strided(x, (2, 2, 2), (12, 4, 4)), np.lib.stride_tricks.sliding_window_view(host, 2, 1)),
+        "windows": (
+            dd.lib.stride_tricks.as_strided(x, (2, 2, 2), (12, 4, 4)), np.lib.stride_tricks.sliding_window_view(host, 2, 1)
+        ),
         "norm": (dd.linalg.norm(x), np.linalg.norm(host)),
         "numpy scalar first": (np.float64(2) * x, np.float64(2) * host),
     }  # fmt: skip

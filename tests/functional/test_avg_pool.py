@@ -86,7 +86,7 @@ def test_exactly_the_calls_that_pytorch_refuses_are_refused(
     try:
         expected = TORCH[n](torch.from_numpy(x), *arguments).numpy()
     except (RuntimeError, ValueError, TypeError, IndexError):
-        with pytest.raises(TinynetError, match=f"^avg_pool{n}d"):
+        with pytest.raises(TinynetError, match=rf"^avg_pool{n}d"):
             getattr(F, f"avg_pool{n}d")(backend.array(x), *arguments)
         return
     got = backend.host(getattr(F, f"avg_pool{n}d")(backend.array(x), *arguments))

@@ -103,7 +103,7 @@ def test_exactly_the_calls_that_pytorch_refuses_are_refused(
     try:
         expected = torch.nn.functional.interpolate(torch.from_numpy(x), *arguments).numpy()
     except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError):
-        with pytest.raises(TinynetError, match="^interpolate"):
+        with pytest.raises(TinynetError, match=r"^interpolate"):
             F.interpolate(backend.array(x), *arguments)
         return
     got = backend.host(F.interpolate(backend.array(x), *arguments))

@@ -59,7 +59,7 @@ def check(backend: Backend, case: dict[str, Any], x: np.ndarray, dtype: str, lay
     cells = np.prod(case["input"][-n:])
     if ((expected[1] < 0) | (expected[1] >= int(cells))).any():
         # A window of which every cell is padding: PyTorch's gradient writes outside its memory here; tinynet's refuses.
-        with pytest.raises(TinynetError, match=f"^max_pool{n}d_input_gradient"):
+        with pytest.raises(TinynetError, match=rf"^max_pool{n}d_input_gradient"):
             gradient({"input": backend.array(x)}, value, value)
         return
     check_op(
@@ -112,9 +112,9 @@ def test_exactly_the_calls_that_pytorch_refuses_are_refused(
     try:
         expected = TORCH[n](torch.from_numpy(x), *arguments, return_indices=True)[0].numpy()
     except (RuntimeError, ValueError, TypeError, IndexError):
-        with pytest.raises(TinynetError, match=f"^max_pool{n}d"):
+        with pytest.raises(TinynetError, match=rf"^max_pool{n}d"):
             getattr(F, f"max_pool{n}d")(backend.array(x), *arguments, return_indices=True)
-        with pytest.raises(TinynetError, match=f"^max_pool{n}d"):
+        with pytest.raises(TinynetError, match=rf"^max_pool{n}d"):
             getattr(F, f"max_pool{n}d")(backend.array(x), *arguments)
         return
     np.testing.assert_array_equal(

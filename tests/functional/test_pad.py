@@ -73,7 +73,7 @@ def test_constant_padding_of_any_number_of_axes(backend: Backend, shape: list[in
     try:
         expected = torch.nn.functional.pad(torch.from_numpy(x), pad, value=1.5).numpy()
     except (RuntimeError, ValueError, TypeError, IndexError):
-        with pytest.raises(TinynetError, match="^pad"):
+        with pytest.raises(TinynetError, match=r"^pad"):
             F.pad(backend.array(x), pad, value=1.5)
         return
     np.testing.assert_array_equal(backend.host(F.pad(backend.array(x), pad, value=1.5)), expected)
@@ -93,7 +93,7 @@ def test_every_pair_of_widths(backend: Backend, mode: str) -> None:
         except (RuntimeError, ValueError):
             expected = None
         if expected is None:
-            with pytest.raises(TinynetError, match="^pad"):
+            with pytest.raises(TinynetError, match=r"^pad"):
                 F.pad(backend.array(x), (before, after), mode)
         else:
             np.testing.assert_array_equal(backend.host(F.pad(backend.array(x), (before, after), mode)), expected)

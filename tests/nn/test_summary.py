@@ -1,0 +1,100 @@
+"""The table of a model, and receptive fields, against PyTorch's counts and against gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.nn.test_containers import TorchFire, fire
+from tinynet import nn
+from tinynet.errors import TinynetError
+
+
+def test_summary_of_a_net() -> None:
+    model = fire()
+    table = nn.summary(model, (2, 9, 8))
+    module, shapes = TorchFire().eval(), {}
+    for path in ("stem.0", "stem.2", "squeeze", "expand3x3", "down.downsample", "head"):
+        module.get_submodule(path).register_forward_hook(lambda m, i, o, path=path: shapes.__setitem__(path, tuple(o.shape[1:])))
+    module(torch.zeros(1, 2, 9, 8))
+    rows = {row.path: row for row in table.rows}
+    for path, shape in shapes.items():
+        assert rows[path].output == shape, path
+        assert rows[path].memory == 4 * np.prod(shape)
+    assert table.parameters == sum(p.numel() for p in module.parameters())
+    assert rows["res.0.0"].parameters == 4 * 4 * 9 + 4
+    assert rows["res.0.3"].parameters == 0  # the same layer again
+    # Multiply-adds of a convolution: every output number sums in/groups · kernel products.
+    assert rows["stem.0"].multiply_adds == 4 * 9 * 8 * 2 * 9
+    assert rows["head"].multiply_adds == 3 * 20
+    assert table.multiply_adds == sum(row.multiply_adds for row in table.rows)
+    text = str(table)
+    assert "expand3x3" in text and "Conv2d" in text and f"{table.parameters:,}" in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_summary_of_one_layer_and_of_what_does_not_fit() -> None:
+    assert nn.summary(nn.Linear(3, 2), (3,)).parameters == 8
+    with pytest.raises(TinynetError):
+        nn.summary(fire(), (3, 9, 8))
+    with pytest.raises(TinynetError, match="input_size"):
+        nn.summary(fire(), ())
+
+
+def seen_cells(model: nn.Sequential, path: str, size: int, at: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First and last input row and column on which the unit at that position depends, by its gradient."""
+    model.to(dtype=np.float64)
+    outputs = {}
+    x = np.random.default_rng(0).standard_normal((1, 1, size, size))
+    _, saved = model.forward(x, watch=lambda p, layer, y: outputs.__setitem__(p, y))
+    seed = np.zeros_like(outputs[path])
+    seed[0, :, at[0], at[1]] = 1.0
+    dx = model.reverse(
+        saved, None, lambda p, layer, kept, s: layer.input_gradient(kept, s), lambda p, layer, s: seed if p == path else s
+    )
+    rows, columns = np.nonzero(np.abs(dx[0, 0]) > 0)
+    return (int(rows.min()), int(rows.max())), (int(columns.min()), int(columns.max()))
+
+
+def test_receptive_fields_are_what_the_gradient_reaches() -> None:
+    def positive(layer: nn.Layer) -> nn.Layer:  # no cancellation: every cell inside the field has a gradient
+        layer.weight = np.abs(layer.weight) + 0.1
+        return layer
+
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(
+        positive(nn.Conv2d(1, 2, 3, rng=rng)),
+        nn.AvgPool2d(3, 2, 1),
+        positive(nn.Conv2d(2, 2, (3, 1), dilation=(2, 1), padding="same", rng=rng)),
+        nn.Residual(positive(nn.Conv2d(2, 2, 5, padding=2, rng=rng))),
+        nn.AvgPool2d(2),
+        positive(nn.Conv2d(2, 1, (2, 3), stride=(1, 2), rng=rng)),
+    )
+    for path, layer, field in nn.receptive_fields(model):
+        assert nn.receptive_field(model, path) == field
+        shape = next(row.output for row in nn.summary(model, (1, 64, 64)).rows if row.path == path) if not isinstance(
+            layer, nn.Container) else None
+        at = (3, 2) if shape is None else (shape[1] // 2, shape[2] // 2)
+        expected = [
+            (int(start + jump * i), int(start + jump * i + size - 1))
+            for start, jump, size, i in zip(field.start, field.jump, field.size, at, strict=True)
+        ]
+        expected = [(max(first, 0), min(last, 63)) for first, last in expected]
+        assert list(seen_cells(model, path, 64, at)) == expected, path
+
+
+def test_receptive_fields_of_zfnet() -> None:
+    # Zeiler & Fergus, figure 3 and the sizes that follow from it: 7, 11, 27, 43, 75, 107, 139, 171.
+    layers = [(7, 2), (3, 2), (5, 2), (3, 2), (3, 1), (3, 1), (3, 1), (3, 2)]
+    model = nn.Sequential(
+        *(nn.MaxPool2d(k, s) if i in (1, 3, 7) else nn.Conv2d(1, 1, k, s) for i, (k, s) in enumerate(layers))
+    )
+    assert [field.size[0] for _, _, field in nn.receptive_fields(model)] == [7, 11, 27, 43, 75, 107, 139, 171]
+
+
+def test_a_linear_layer_sees_everything() -> None:
+    model = fire()
+    assert nn.receptive_field(model, "head") is None
+    with pytest.raises(TinynetError, match="nearest"):
+        nn.receptive_field(model, "haed")
