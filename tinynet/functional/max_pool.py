@@ -169,3 +169,13 @@ def scatter_add(xp: Any, values: Array, indices: Array, size: Sequence[int], n: 
     count = prod(values.shape[-n:])
     xp.add.at(out, (indices.reshape(-1, count) + planes).ravel(), values.reshape(-1))
     return out.reshape(tuple(size))
+
+
+def scatter_max(values: Array, indices: Array, size: Sequence[int], n: int) -> Array:
+    """Like scatter_add, but where several values meet in a cell the largest stays; a cell that none reaches is 0."""
+    xp, cells = array_module(values), prod(size[-n:])
+    planes = xp.arange(prod(size[:-n]), dtype=xp.int64).reshape(-1, 1) * cells
+    places = (indices.reshape(-1, prod(values.shape[-n:])) + planes).ravel()
+    out = xp.full(prod(size), -inf, dtype=values.dtype)
+    xp.maximum.at(out, places, values.reshape(-1))
+    return xp.where(out == -inf, xp.zeros((), dtype=values.dtype), out).reshape(tuple(size))

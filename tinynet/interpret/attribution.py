@@ -1,0 +1,51 @@
+"""One walk back for all methods: they differ in the rule at a layer, and in what the walk begins with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backend import Array
+from ..nn import Layer
+from ..nn.layer import Saved
+from .units import Record, Unit, record, select
+
+
+class Attribution:
+    """A way of asking a model which pixels a unit answers to. Subclasses give the rule; the model is never changed.
+
+    attribute(x, target=class) or attribute(x, layer="features.3", unit=(channel, y, x)); every image of the batch at once.
+    """
+
+    name = "attribution"
+
+    def __init__(self, model: Layer) -> None:
+        self.model = model
+
+    def step(self, path: str, layer: Layer, saved: Saved, signal: Array) -> Array:
+        """The rule: the signal at a layer's output → the signal at its input."""
+        return layer.input_gradient(saved, signal)
+
+    def seed(self, record: Record, mask: Array) -> Array:
+        """What the walk begins with, of the output's shape; the gradient of the chosen unit begins with 1 there."""
+        return mask
+
+    def attribute(self, x: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None) -> Array:
+        """The walk from the chosen unit of each image back to its pixels.
+
+        x: (N, C, H, W). target: a class, or one an image (default: the class the model says). layer, unit: instead, a unit inside:
+        (channel, y, x), (channel, "max"), (channel, "all") for the whole map, or a channel alone, which means "max". Returns x's shape.
+        Raises ArgumentError for a layer, unit or class that is not there, or a layer without a rule.
+        """
+        taken = record(self.model, x, layer)
+        return self.back(taken, self.seed(taken, select(taken, target, unit)))
+
+    def back(self, taken: Record, signal: Array) -> Array:
+        """Walk the signal, of the shape of the recorded layer's output, back to the pixels."""
+        if taken.layer is None:
+            return self.model.reverse(taken.saved, signal, self.step)
+
+        def put_in(path: str, layer: Layer, arrived: Any) -> Any:
+            return signal if path == taken.layer else arrived
+
+        # Nothing arrives from the top, so the layers above the unit cost nothing.
+        return self.model.reverse(taken.saved, None, self.step, put_in)

@@ -1,0 +1,115 @@
+"""The deconvnet: unpool by the switches, rectify, filter with the transposed filters (Zeiler & Fergus 2014, section 2.1).
+
+What it shows is image structure that is compatible with the route of this activation through the switches. It is not evidence
+for a class: of a network with random weights it shows edges of the photo as well (Nie, Zhang & Patel 2018; Adebayo et al. 2018), which is
+why a sheet of projections has its control beside it.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any
+
+from .. import nn
+from ..backend import Array, array_module
+from ..errors import ArgumentError
+from ..functional.max_pool import scatter_max
+from ..nn import Layer
+from ..nn.conv import _Conv
+from ..nn.layer import Saved
+from ..nn.norm import _BatchNorm
+from ..nn.pool import _MaxPool
+from .attribution import Attribution
+from .units import Record
+
+
+@singledispatch
+def deconv(layer: Layer, saved: Saved, signal: Array) -> Array:
+    """The deconvnet's rule for a layer: the signal at its output → the signal at its input, of the same shapes.
+
+    A layer without a rule is an error, so that a picture is never silently something else. To add one:
+
+        @deconv.register
+        def _(layer: MyLayer, saved, signal):
+            return …
+    """
+    kind = type(layer).__name__
+    raise ArgumentError(
+        f"{kind}: the deconvnet has no rule for it; add one with @tinynet.interpret.deconv.register on a function "
+        f"(layer: {kind}, saved, signal) -> signal"
+    )
+
+
+@deconv.register
+def _(layer: nn.ReLU, saved: Saved, signal: Array) -> Array:
+    """Rectify what comes down. (The gradient would ask whether the unit was active; that is the whole difference.)"""
+    return array_module(signal).maximum(signal, 0)
+
+
+@deconv.register
+def _(layer: _MaxPool, saved: Saved, signal: Array) -> Array:
+    """Unpool: each value goes to its switch; values of windows that share a cell add up, the exact adjoint."""
+    return layer.input_gradient(saved, signal)
+
+
+@deconv.register
+def _(layer: _Conv, saved: Saved, signal: Array) -> Array:
+    """The transposed convolution with the same filters, and no bias."""
+    return layer.input_gradient(saved, signal)
+
+
+@deconv.register
+def _(layer: nn.Linear, saved: Saved, signal: Array) -> Array:
+    """The transposed matrix, and no bias."""
+    return layer.input_gradient(saved, signal)
+
+
+@deconv.register
+def _(layer: nn.LocalResponseNorm, saved: Saved, signal: Array) -> Array:
+    """Passed through unchanged: a gain that varies slowly, without structure of its own to show."""
+    return signal
+
+
+@deconv.register
+def _(layer: _BatchNorm, saved: Any, signal: Array) -> Array:
+    """At inference a gain for each channel (a 1×1 filter); no shift, as no bias."""
+    if saved.batch:
+        raise ArgumentError(f"{type(layer).__name__}: the deconvnet needs fixed statistics, got those of a batch")
+    return layer.input_gradient(saved, signal)
+
+
+@deconv.register(nn.AvgPool1d)
+@deconv.register(nn.AdaptiveAvgPool2d)
+@deconv.register(nn.Flatten)
+@deconv.register(nn.Identity)
+@deconv.register(nn.Dropout)
+@deconv.register(nn.Pad)
+@deconv.register(nn.Upsample)
+def _(layer: Layer, saved: Saved, signal: Array) -> Array:
+    """Linear layers without parameters: their adjoint."""
+    return layer.input_gradient(saved, signal)
+
+
+class deconvnet(Attribution):
+    """Project an activation back to pixels: deconvnet(model).attribute(x, layer="conv5", unit=(12, "max")).
+
+    The walk begins with the activation itself at the chosen unit, everything else in that layer zero; scaling an
+    activation scales its picture. overlap: what happens where overlapping pooling windows share a switch: "sum" (the exact adjoint,
+    default) or "max" (the strongest alone); the paper is silent.
+    """
+
+    name = "deconvnet"
+
+    def __init__(self, model: Layer, overlap: str = "sum") -> None:
+        if overlap not in ("sum", "max"):
+            raise ArgumentError(f'deconvnet: expected overlap "sum" or "max", got {overlap!r}')
+        super().__init__(model)
+        self.overlap = overlap
+
+    def step(self, path: str, layer: Layer, saved: Any, signal: Array) -> Array:
+        if self.overlap == "max" and isinstance(layer, _MaxPool):
+            return scatter_max(signal, saved.indices, saved.size, layer.axes)
+        return deconv(layer, saved, signal)
+
+    def seed(self, record: Record, mask: Array) -> Array:
+        return record.output * mask

@@ -1,0 +1,114 @@
+"""Units: which numbers of a network a question is about, and what a walk back begins with.
+
+A unit is addressed by the dotted name of a layer, a channel of its output, and a position: "max" (where this image excites the channel
+most), an index, or the whole map. Without a layer the question is about the model's output, and `target` names a class.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..backend import Array, array_module
+from ..errors import ArgumentError, ShapeError
+from ..nn import Layer
+from ..nn.layer import Saved
+
+Unit = int | Sequence[Any]
+"""channel, (channel, "max"), (channel, y, x) or (channel, "all")."""
+
+
+class Record(NamedTuple):
+    """A forward pass, and the output of the layer in question."""
+
+    saved: Saved
+    output: Array
+    layer: str | None
+
+
+def record(model: Layer, x: Array, layer: str | None) -> Record:
+    """Run x through the model, and keep the output of `layer` (None: of the model). Raises ArgumentError with the nearest names."""
+    if x.ndim < 2:
+        raise ShapeError(f"expected a batch of inputs (N, C, …), got {tuple(x.shape)}")
+    if layer is None:
+        y, saved = model.forward(x)
+        return Record(saved, y, None)
+    model.layer(layer)
+    found: list[Array] = []
+
+    def watch(path: str, _: Layer, y: Array) -> None:
+        if path == layer:
+            found.append(y)
+
+    _, saved = model.forward(x, watch=watch)                    # type: ignore[call-arg]
+    if not found:
+        raise ArgumentError(f"layer {layer!r} has no output of its own; name a layer or a named container")
+    return Record(saved, found[0], layer)
+
+
+def select(record: Record, target: Any, unit: Unit | None) -> Array:
+    """A mask of the output's shape: 1 at the chosen unit of each image, 0 elsewhere."""
+    y = record.output
+    if record.layer is None:
+        if unit is not None:
+            raise ArgumentError("a unit needs the layer it is of: give layer= and unit=, or target= for a class")
+        return _class_mask(y, target)
+    if target is not None:
+        raise ArgumentError("give either target= (a class, at the output) or layer= with unit=, not both")
+    if unit is None:
+        raise ArgumentError(f"layer {record.layer!r}: give unit=(channel, y, x), (channel, 'max'), (channel, 'all') or a channel")
+    channel, *position = unit if isinstance(unit, (tuple, list)) else (unit,)
+    if isinstance(channel, bool) or not isinstance(channel, int) or not 0 <= channel < y.shape[1]:
+        raise ArgumentError(f"layer {record.layer!r} has channels 0 to {y.shape[1] - 1}, got {channel!r}")
+    xp = array_module(y)
+    mask = xp.zeros_like(y)
+    if y.ndim == 2 and (not position or position in (["max"], ["all"])):
+        mask[:, channel] = 1
+    elif position == ["all"]:
+        mask[:, channel] = 1
+    elif position in ([], ["max"]):
+        flat = y[:, channel].reshape(len(y), -1)
+        mask.reshape(*y.shape[:2], -1)[xp.arange(len(y)), channel, flat.argmax(axis=1)] = 1
+    else:
+        _check_position(record.layer, y, position)
+        mask[(slice(None), channel, *position)] = 1
+    return mask
+
+
+def strongest_positions(y: Array, channel: int) -> Array:
+    """(N, axes): where each image excites the channel most."""
+    xp = array_module(y)
+    flat = y[:, channel].reshape(len(y), -1).argmax(axis=1)
+    return xp.stack(xp.unravel_index(flat, y.shape[2:]), axis=1)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The known names nearest to one that is not known, for an error."""
+    return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)[:3])
+
+
+def _class_mask(y: Array, target: Any) -> Array:
+    xp = array_module(y)
+    mask = xp.zeros_like(y)
+    if y.ndim != 2:
+        raise ShapeError(f"expected an output (N, classes) for target=, got {tuple(y.shape)}; give layer= and unit=")
+    if target is None:
+        chosen = y.argmax(axis=1)                               # what the model says
+    else:
+        chosen = xp.asarray(target)
+        if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (len(y),)):
+            raise ArgumentError(f"expected target to be a class number or {len(y)} of them, got {target!r}")
+        if int(chosen.min()) < 0 or int(chosen.max()) >= y.shape[1]:
+            raise ArgumentError(f"the model has classes 0 to {y.shape[1] - 1}, got target {target!r}")
+    mask[xp.arange(len(y)), chosen] = 1
+    return mask
+
+
+def _check_position(layer: str, y: Array, position: Sequence[Any]) -> None:
+    size = tuple(y.shape[2:])
+    fits = len(position) == len(size) and all(
+        isinstance(p, int) and not isinstance(p, bool) and 0 <= p < s for p, s in zip(position, size, strict=False)
+    )
+    if not fits:
+        raise ArgumentError(f"layer {layer!r} has positions (0, 0) to {tuple(s - 1 for s in size)}, got {tuple(position)}")
