@@ -46,6 +46,7 @@ def test_a_photo_that_proves_broken_is_left_out_with_its_label(photos: ImageFold
     assert len(kept) == 2 and kept.labels.tolist() == [1, 0] and kept.indices.tolist() == [0, 2]
     assert kept.name(1) == str(photos.paths[0])
     np.testing.assert_array_equal(kept[1][0], photos.load(0, 20))
+    np.testing.assert_array_equal(cached(Subset(photos, [4, 2, 0]), 20, memory=0)[1][0], photos.load(0, 20))
 
 
 def test_an_array_dataset_can_be_reduced_too() -> None:

@@ -36,6 +36,16 @@ def test_numbers(split: str, count: int) -> None:
     assert len(np.unique(photos.images.reshape(2 * count, -1), axis=0)) >= 2 * count - 1   # as good as no photo twice
 
 
+@pytest.mark.parametrize(("name", "label"), [("cat", 0), ("notcat", 1)])
+def test_photos_are_the_cells_of_the_sheets_row_by_row(name: str, label: int) -> None:
+    sheet, photos = np.asarray(Image.open(FOLDER / f"test-{name}.png")), embedded("test")
+    for k in (0, 1, 50, 499):
+        y, x = k // 50 * 32, k % 50 * 32
+        image, got = photos[label * 500 + k]
+        np.testing.assert_array_equal(image, sheet[y:y + 32, x:x + 32])
+        assert got == label
+
+
 def test_no_photo_is_in_both_splits() -> None:
     train, test = ({photo.tobytes() for photo in embedded(split).images} for split in ("train", "test"))
     assert not train & test

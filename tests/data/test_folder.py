@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     root = tmp_path / "photos"
     for value, name in enumerate(["notcat/b.png", "cat/z.png", "cat/deep/a.PNG", "cat/m.jpg", "notcat/a.webp"]):
         photo(root / name, value * 20)
-    for name in ("cat/.DS_Store", "cat/.hidden.png", ".git/x.png", "notes.txt"):
+    for name in ("cat/.DS_Store", "cat/.hidden.png", "cat/.thumbs/x.png", ".git/x.png", "notes.txt"):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"no photo")
     (root / "cat/readme.md").write_text("no photo either")
@@ -97,9 +97,12 @@ def test_damage_found_late_leaves_the_sample_out_of_its_batch(
 ) -> None:
     photos, bad = late(folder)
     with caplog.at_level(logging.WARNING, "tinynet.data"):
-        runs = [[y.tolist() for _, y in Loader(photos, 3, workers=workers).batches(epoch)]
+        runs = [[(x[:, 0, 0, 0] * 255, y.tolist()) for x, y in Loader(photos, 3, workers=workers).batches(epoch)]
                 for workers in (0, 2) for epoch in (0, 1)]
-    assert runs == [[[0, 0], [1, 1]]] * 4
+    for (first, cats), (second, others) in runs:       # the grey values of the four photos that are left
+        np.testing.assert_allclose(first, [40, 20], atol=1e-4)
+        np.testing.assert_allclose(second, [80, 0], atol=1e-4)
+        assert (cats, others) == ([0, 0], [1, 1])
     assert len(photos.broken) == 1 and len(caplog.records) == 1       # said once, though met four times
     with pytest.raises(BrokenPhoto, match=r"m\.jpg"):
         photos[bad]
@@ -190,6 +193,7 @@ def test_describe(folder: Path) -> None:
     assert said["width"] == {"smallest": 8, "median": 8, "largest": 80}
     assert said["broken"] == [{"photo": str(folder / "cat/n.jpg"), "reason": "empty file (0 bytes)"}]
     assert said["ignored"] == [str(folder / "cat/readme.md")]
-    assert describe(Subset(photos, [0]))["height"] == {"smallest": 6, "median": 6, "largest": 6}
+    large = photos.paths.index(folder / "cat/large.png")
+    assert describe(Subset(photos, [large]))["height"] == {"smallest": 40, "median": 40, "largest": 40}
     assert describe(cached(photos, 10))["photos"] == 6
     assert describe(ArrayDataset(np.zeros((0, 5, 7, 3), np.uint8), [], ["a", "b"]))["height"] is None

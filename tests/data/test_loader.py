@@ -58,6 +58,13 @@ def test_a_samples_randomness_is_its_own() -> None:
     assert pictures(4, True) != pictures(4, True, seed=1)
 
 
+def test_samples_of_an_epoch_draw_differently() -> None:
+    def draw(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.full((1, 1, 1), rng.random(), np.float32)
+    drawn = np.concatenate([x.ravel() for epoch in (0, 1) for x, _ in Loader(numbered(50), 8, draw).batches(epoch)])
+    assert len(np.unique(drawn)) == 100
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("start", [0, 1, 3, 5])
 def test_resume_in_the_middle_of_an_epoch(workers: int, start: int) -> None:
@@ -106,6 +113,17 @@ def test_threads_end_when_the_consumer_stops_early() -> None:
     assert not threads()
 
 
+def test_a_large_batch_in_the_making_is_given_up() -> None:
+    made = []
+    def slow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        made.append(time.sleep(0.002))
+        return ToArray()(image)
+    batches = Loader(numbered(1000), 500, slow, workers=1).batches(0)
+    next(batches)
+    batches.close()
+    assert len(made) < 900
+
+
 def test_no_more_than_prefetch_batches_are_made_ahead() -> None:
     made = []
     def count(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -120,6 +138,7 @@ def test_no_more_than_prefetch_batches_are_made_ahead() -> None:
 
 def test_ctrl_c_ends_a_loading_program_at_once(tmp_path: Path) -> None:
     program = textwrap.dedent("""
+        import signal
         import time
         import numpy as np
         from tinynet.data import ArrayDataset, Loader
@@ -129,6 +148,7 @@ def test_ctrl_c_ends_a_loading_program_at_once(tmp_path: Path) -> None:
             time.sleep(0.05)
             return ToArray()(image)
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)      # a job in the background inherits "ignore"
         dataset = ArrayDataset(np.zeros((10000, 2, 2, 3), np.uint8), np.zeros(10000, int), ["a"])
         try:
             for x, y in Loader(dataset, 20, slow, workers=2):

@@ -40,6 +40,17 @@ def test_the_protocol_of_600_and_600() -> None:
     np.testing.assert_array_equal(by_count[1].indices, validation.indices)
 
 
+def test_the_nearest_whole_number_of_each_class() -> None:
+    few, many = split(dataset([90, 10]), (4, 96))      # shares 3.6 and 0.4
+    assert np.bincount(few.labels, minlength=2).tolist() == [4, 0] and np.bincount(many.labels).tolist() == [86, 10]
+
+
+def test_classes_are_shuffled_apart() -> None:
+    ds = ArrayDataset(np.zeros((60, 1, 1, 3), np.uint8), np.repeat([0, 1], 30), ["a", "b"])
+    chosen = balanced_sample(ds, 10).indices
+    assert chosen[:10].tolist() != (chosen[10:] - 30).tolist()
+
+
 def test_fractions_that_do_not_add_up_exactly_in_binary_lose_nothing() -> None:
     assert [len(part) for part in split(dataset([50, 50]), (0.7, 0.2, 0.1))] == [70, 20, 10]
 

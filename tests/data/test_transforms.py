@@ -31,7 +31,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 @pytest.mark.parametrize(("h", "w", "size", "expected"), [
-    (30, 40, 15, (15, 20)), (40, 30, 15, (20, 15)), (30, 41, 15, (15, 20)), (30, 40, 60, (60, 80)),
+    (30, 40, 15, (15, 20)), (40, 30, 15, (20, 15)), (30, 43, 15, (15, 21)), (30, 40, 60, (60, 80)),
     (30, 40, (7, 9), (7, 9)), (30, 30, 30, (30, 30)), (1, 1, 5, (5, 5)),
 ])
 def test_resize(h: int, w: int, size: int | tuple[int, int], expected: tuple[int, int]) -> None:
@@ -97,6 +97,10 @@ def test_random_resized_crop_is_a_crop_then_a_resize_and_falls_back_to_the_middl
     # a strip on which no part of the asked area and aspect fits
     assert RandomResizedCrop(8, scale=(1, 1))._part(10, 100, rng()) == (0, 43, 10, 13)
     assert RandomResizedCrop(8, scale=(1, 1))._part(100, 9, rng()) == (44, 0, 12, 9)
+    parts = np.array([RandomResizedCrop(8, (0.1, 0.4), (1.5, 2.5))._part(400, 400, rng(seed)) for seed in range(400)])
+    aspects, shares = parts[:, 3] / parts[:, 2], parts[:, 2] * parts[:, 3] / 400**2
+    assert 1.48 < aspects.min() < 1.55 and 2.4 < aspects.max() < 2.53 and 0.099 < shares.min() < shares.max() < 0.401
+    assert abs(np.log(aspects).mean() - np.log(1.5 * 2.5) / 2) < 0.03  # uniform in the logarithm; 4 standard errors
     areas = [np.prod(crop._part(100, 100, rng(seed))[2:]) / 1e4 for seed in range(400)]
     assert min(areas) < 0.15 and max(areas) > 0.9      # the default reaches from 8 % to the whole
 
@@ -134,6 +138,13 @@ def test_colour_jitter_draws_its_amounts_and_order() -> None:
     np.testing.assert_array_equal(jitter(image, rng(1)), jitter(image, rng(1)))
     assert not np.array_equal(jitter(image, rng(1)), jitter(image, rng(2)))
     assert ColorJitter()(image, rng()) is image
+
+
+def test_colour_jitter_changes_the_order() -> None:
+    image, jitter = picture(6, 6), ColorJitter(brightness=(0.5, 0.5), contrast=(1.5, 1.5))
+    one, other = (ColorJitter(brightness=(0.5, 0.5)), ColorJitter(contrast=(1.5, 1.5)))
+    both = {other(one(image, rng()), rng()).tobytes(), one(other(image, rng()), rng()).tobytes()}
+    assert len(both) == 2 and {jitter(image, rng(seed)).tobytes() for seed in range(20)} == both
 
 
 def test_to_array_and_normalize() -> None:

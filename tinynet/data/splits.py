@@ -10,13 +10,13 @@ from tinynet.errors import ArgumentError
 
 
 def split(dataset: Dataset, parts: Sequence[float] | Sequence[int], seed: int = 0) -> list[Subset]:
-    """Cut a dataset into parts that do not overlap, each with the classes in proportion (within one sample).
+    """Cut a dataset into parts that do not overlap, each with the classes in proportion.
 
     parts: fractions, which sum to at most 1, or counts of samples. split(ds, (0.9, 0.1)), split(ds, (1080, 120)).
     Raises ArgumentError if they ask for more than there is, or if a part would be empty.
 
     Every class is shuffled on its own and spread evenly over [0, 1). All samples, sorted by that position, form one row
-    in which any stretch holds the classes in proportion. The parts are consecutive stretches of it.
+    in which any stretch holds the classes in proportion, as nearly as whole samples allow. The parts are stretches of it.
     """
     total, counts = len(dataset), list(parts)
     if not counts or any(part <= 0 for part in counts):
@@ -30,9 +30,8 @@ def split(dataset: Dataset, parts: Sequence[float] | Sequence[int], seed: int = 
         raise ArgumentError(f"split: a part of {tuple(parts)} is empty with {total} samples")
 
     position = np.empty(total)
-    for label, members in _shuffled(dataset, seed):
-        # classes of one size would tie: a small shift by class keeps the order defined, and alternating
-        position[members] = (np.arange(len(members)) + 0.5) / len(members) + 1e-12 * label
+    for _, members in _shuffled(dataset, seed):
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
     row = np.argsort(position, kind="stable")
     return [Subset(dataset, np.sort(row[start:end])) for start, end in zip(starts, ends.tolist(), strict=True)]
 
