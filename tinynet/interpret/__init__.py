@@ -11,8 +11,9 @@ from .cam import grad_cam
 from .deconvnet import deconv, deconvnet
 from .gradients import input_x_gradient, integrated_gradients, saliency, smoothgrad
 from .guided import guided_backprop
+from .mirror import Mirror, mirror
 
 __all__ = [
-    "Attribution", "deconvnet", "deconv", "guided_backprop",
+    "Attribution", "deconvnet", "deconv", "mirror", "Mirror", "guided_backprop",
     "saliency", "input_x_gradient", "integrated_gradients", "smoothgrad", "grad_cam",
 ]

@@ -32,8 +32,10 @@ class Attribution:
     def attribute(self, x: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None) -> Array:
         """The walk from the chosen unit of each image back to its pixels.
 
-        x: (N, C, H, W). target: a class, or one an image (default: the class the model says). layer, unit: instead, a unit inside:
-        (channel, y, x), (channel, "max"), (channel, "all") for the whole map, or a channel alone, which means "max". Returns x's shape.
+        x: (N, C, H, W). target: a class, or one an image (default: the class the model says). layer, unit: instead,
+        a unit inside:
+        (channel, y, x), (channel, "max"), (channel, "all") for the whole map, or a channel alone, which means "max".
+        Returns x's shape.
         Raises ArgumentError for a layer, unit or class that is not there, or a layer without a rule.
         """
         taken = record(self.model, x, layer)

@@ -15,7 +15,8 @@ from .units import Record, Unit, select
 class grad_cam(Attribution):
     """max(Σ_k α_k A_k, 0), with A_k the maps of `layer` and α_k the mean gradient of the class over map k (equations 1 and 2).
 
-    grad_cam(model, "conv5").attribute(x, target=class) returns (N, 1, H, W), enlarged to the size of x; `coarse` the map as it is.
+    grad_cam(model, "conv5").attribute(x, target=class) returns (N, 1, H, W), enlarged to the size of x; `coarse` the
+    map as it is.
     """
 
     name = "Grad-CAM"

@@ -1,8 +1,8 @@
 """The deconvnet: unpool by the switches, rectify, filter with the transposed filters (Zeiler & Fergus 2014, section 2.1).
 
 What it shows is image structure that is compatible with the route of this activation through the switches. It is not evidence
-for a class: of a network with random weights it shows edges of the photo as well (Nie, Zhang & Patel 2018; Adebayo et al. 2018), which is
-why a sheet of projections has its control beside it.
+for a class: of a network with random weights it shows edges of the photo as well (Nie, Zhang & Patel 2018; Adebayo
+et al. 2018), which is why a sheet of projections has its control beside it.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class deconvnet(Attribution):
     """Project an activation back to pixels: deconvnet(model).attribute(x, layer="conv5", unit=(12, "max")).
 
     The walk begins with the activation itself at the chosen unit, everything else in that layer zero; scaling an
-    activation scales its picture. overlap: what happens where overlapping pooling windows share a switch: "sum" (the exact adjoint,
-    default) or "max" (the strongest alone); the paper is silent.
+    activation scales its picture. overlap: what happens where overlapping pooling windows share a switch: "sum" (the
+    exact adjoint, default) or "max" (the strongest alone); the paper is silent.
     """
 
     name = "deconvnet"

@@ -1,6 +1,7 @@
 """Units: which numbers of a network a question is about, and what a walk back begins with.
 
-A unit is addressed by the dotted name of a layer, a channel of its output, and a position: "max" (where this image excites the channel
+A unit is addressed by the dotted name of a layer, a channel of its output, and a position: "max" (where this image
+excites the channel
 most), an index, or the whole map. Without a layer the question is about the model's output, and `target` names a class.
 """
 
@@ -28,7 +29,9 @@ class Record(NamedTuple):
 
 
 def record(model: Layer, x: Array, layer: str | None) -> Record:
-    """Run x through the model, and keep the output of `layer` (None: of the model). Raises ArgumentError with the nearest names."""
+    """Run x through the model, and keep the output of `layer` (None: of the model). Raises ArgumentError with the
+    nearest names.
+    """
     if x.ndim < 2:
         raise ShapeError(f"expected a batch of inputs (N, C, …), got {tuple(x.shape)}")
     if layer is None:
@@ -63,9 +66,7 @@ def select(record: Record, target: Any, unit: Unit | None) -> Array:
         raise ArgumentError(f"layer {record.layer!r} has channels 0 to {y.shape[1] - 1}, got {channel!r}")
     xp = array_module(y)
     mask = xp.zeros_like(y)
-    if y.ndim == 2 and (not position or position in (["max"], ["all"])):
-        mask[:, channel] = 1
-    elif position == ["all"]:
+    if (y.ndim == 2 and (not position or position in (["max"], ["all"]))) or position == ["all"]:
         mask[:, channel] = 1
     elif position in ([], ["max"]):
         flat = y[:, channel].reshape(len(y), -1)
