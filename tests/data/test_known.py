@@ -121,7 +121,7 @@ def test_unpack(tmp_path: Path) -> None:
     assert (unpack(tmp_path / "a.zip", tmp_path / "zipped") / "x/y.txt").read_bytes() == b"hello"
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "/tmp/evil.txt", "x/../../evil.txt", "..\\evil.txt", "C:/evil.txt"])
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "x/../../evil.txt", "..\\evil.txt", "C:/evil.txt"])
 def test_members_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
         out.writestr("good.txt", b"")
