@@ -52,7 +52,7 @@ class Mirror(deconvnet):
             op = getattr(F, f"conv_transpose{axes}d")
             if isinstance(layer, _ConvTranspose) or isinstance(layer.padding, str):
                 return deconv(layer, saved, signal)
-            rest = [                                            # the cells behind the last window, where the stride does not divide
+            rest = [  # the cells behind the last window, where the stride does not divide
                 (s + 2 * p - d * (k - 1) - 1) % step
                 for s, p, d, k, step in zip(
                     saved.input.shape[-axes:], layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True

@@ -1,24 +1,16 @@
-"""Pictures of a training: curves, a confusion matrix, a sheet of predictions. PNG, PDF or SVG, by the file's ending.
-
-matplotlib is imported when a picture is made, and only its Figure: no window, no state shared between pictures. The
-colours are of Okabe & Ito's palette, which colour-blind readers can tell apart; line styles differ as well.
-"""
+"""Pictures of a training: curves, a confusion matrix, a sheet of predictions. PNG, PDF or SVG, by the file's ending."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, FileError, ShapeError
-from ..files import replacing
+from ..errors import ArgumentError, ShapeError
+from ..figures import BLUE, GREEN, RED, new_figure, save_figure, shorten
 from .history import History
-
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-_DPI = 120
 
 
 def plot_history(history: History, path: str | os.PathLike[str]) -> None:
@@ -29,7 +21,7 @@ def plot_history(history: History, path: str | os.PathLike[str]) -> None:
         raise ArgumentError("plot_history: expected a history with at least one epoch, got an empty one")
     panels = [("loss", "loss", 1.0), ("accuracy", "accuracy (%)", 100.0)]
     panels = [panel for panel in panels if _finite(history, f"train_{panel[0]}", f"val_{panel[0]}")]
-    figure = _figure(4.8 * max(len(panels), 1), 3.6)
+    figure = new_figure(4.8 * max(len(panels), 1), 3.6)
     epochs = history.column("epoch")
     for number, (name, label, scale) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), number + 1)
@@ -41,7 +33,7 @@ def plot_history(history: History, path: str | os.PathLike[str]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str], path: str | os.PathLike[str]) -> None:
@@ -56,10 +48,10 @@ def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str], path: str 
     total = matrix.sum(axis=1, keepdims=True)
     share = 100 * np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
     side = min(3.4 + 0.55 * count, 20.0)
-    figure = _figure(side + 1.0, side)
+    figure = new_figure(side + 1.0, side)
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    names = [_short(name) for name in classes]
+    names = [shorten(name) for name in classes]
     size = 9 if count <= 20 else 6
     slanted = count > 3
     axes.set_xticks(range(count), names, rotation=45 * slanted, ha="right" if slanted else "center", size=size)
@@ -73,7 +65,7 @@ def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str], path: str 
             axes.text(j, i, text, ha="center", va="center", size=10 if count <= 10 else 8,
                       color="white" if share[i, j] > 55 else "black")  # fmt: skip
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.85)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_predictions(
@@ -102,7 +94,7 @@ def plot_predictions(
     wrong = [i for i in surest_first if predictions[i] != labels[i]][:count]
     rows = [-(-len(part) // columns) for part in (right, wrong)]
     heights = [2.05 * rows[0] + 0.4, 2.22 * rows[1] + 0.4]  # inches; a wrong one has two lines above it
-    figure = _figure(1.75 * columns, sum(heights))
+    figure = new_figure(1.75 * columns, sum(heights))
     parts = figure.subfigures(2, 1, height_ratios=heights)
     for part, chosen, row_count, colour, title in [
         (parts[0], right, rows[0], GREEN, "Surest of what is right"),
@@ -115,27 +107,10 @@ def plot_predictions(
             if place < len(chosen):
                 i = chosen[place]
                 axes.imshow(_picture(images[i]), cmap="gray", vmin=0, vmax=255)
-                said = f"{_short(classes[predictions[i]])}  {100 * probabilities[i].max():.1f} %"
-                text = said if predictions[i] == labels[i] else f"{said}\nis {_short(classes[labels[i]])}"
+                said = f"{shorten(classes[predictions[i]])}  {100 * probabilities[i].max():.1f} %"
+                text = said if predictions[i] == labels[i] else f"{said}\nis {shorten(classes[labels[i]])}"
                 axes.set_title(text, size=9, color=colour, parse_math=False)
-    _save(figure, path)
-
-
-def _figure(width: float, height: float) -> Any:
-    """A figure of that size in inches that belongs to no window."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-
-
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    kind = Path(path).suffix.lstrip(".").lower() or "png"
-    if kind not in FigureCanvasBase.get_supported_filetypes():
-        raise FileError(f"{path}: expected a picture's ending, such as .png or .pdf, got .{kind}")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=kind)
+    save_figure(figure, path)
 
 
 def _picture(item: Any) -> np.ndarray:
@@ -150,7 +125,3 @@ def _picture(item: Any) -> np.ndarray:
 
 def _finite(history: History, *columns: str) -> bool:
     return any(np.isfinite(history.column(column)).any() for column in columns)
-
-
-def _short(name: str, most: int = 18) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"

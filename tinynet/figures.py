@@ -1,0 +1,42 @@
+"""What all pictures share: a figure that belongs to no window, colours that colour-blind readers can tell apart, saving.
+
+matplotlib is imported when a picture is made, and only its Figure: no state is shared between pictures.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .errors import FileError
+from .files import replacing
+
+# Okabe & Ito's palette.
+BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
+DPI = 120
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure of that size in inches that belongs to no window."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:
+    """Write the figure as its file's ending says (PNG, PDF, SVG), whole or not at all. Raises FileError."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    path = Path(path)
+    kind = path.suffix.lstrip(".").lower() or "png"
+    if kind not in FigureCanvasBase.get_supported_filetypes():
+        raise FileError(f"{path}: expected a picture's ending, such as .png or .pdf, got .{kind}")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=kind)
+    return path
+
+
+def shorten(name: str, most: int = 18) -> str:
+    """A name cut to `most` characters."""
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -1,0 +1,127 @@
+"""How what a network sees is shown: the same conventions in every picture.
+
+A projection has signs, and zero means "nothing": it is shown zero-centred, mid grey for 0, scaled by a stated percentile of its
+magnitude. (Stretching from smallest to largest would move zero and paint structure where there is none.) Maps of one sign are shown in
+cividis, maps with a sign in a blue-white-orange scale; both can be read by colour-blind readers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..backend import Array, to_host
+from ..errors import ShapeError
+from ..figures import new_figure, save_figure, shorten
+
+Picture = npt.NDArray[np.uint8]                                # (H, W, 3)
+PERCENTILE = 99.5
+"""Magnitudes up to this percentile are within the scale; what is beyond is shown as the darkest or brightest."""
+
+
+def centred(projection: Array, percentile: float = PERCENTILE, scale: float | None = None) -> Picture:
+    """A projection (3, H, W) as colours: 0 is mid grey; ±scale, by default the percentile of its magnitude, are the ends."""
+    values = _host(projection, 3)
+    scale = magnitude(values, percentile) if scale is None else scale
+    shown = 0.5 + 0.5 * values / scale if scale > 0 else np.full_like(values, 0.5)
+    return (255 * np.clip(shown, 0, 1)).round().astype(np.uint8).transpose(1, 2, 0)
+
+
+def magnitude(values: Array, percentile: float = PERCENTILE) -> float:
+    """The percentile of |v|: what a zero-centred scale ends at."""
+    return float(np.percentile(np.abs(to_host(values)), percentile))
+
+
+def photo(x: Array, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> Picture:
+    """A normalised input (3, H, W) as the photo that it was: x · std + mean, on the scale 0 … 1."""
+    values = _host(x, 3) * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1))
+    return (255 * np.clip(values, 0, 1)).round().astype(np.uint8).transpose(1, 2, 0)
+
+
+def heat(values: Array, low: float | None = None, high: float | None = None) -> Picture:
+    """A map (H, W) of one sign in cividis, from `low` (its smallest value) to `high` (its largest)."""
+    from matplotlib import colormaps
+
+    values = _host(values, 2)
+    low, high = float(values.min()) if low is None else low, float(values.max()) if high is None else high
+    share = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return (255 * colormaps["cividis"](np.clip(share, 0, 1))[..., :3]).round().astype(np.uint8)
+
+
+def signed(values: Array, percentile: float = PERCENTILE) -> Picture:
+    """A map (H, W) with a sign: blue is negative, white 0, orange positive, scaled by the percentile of its magnitude."""
+    from matplotlib import colormaps
+
+    values = _host(values, 2)
+    scale = magnitude(values, percentile)
+    share = 0.5 + 0.5 * values / scale if scale > 0 else np.full_like(values, 0.5)
+    return (255 * colormaps["PuOr_r"](np.clip(share, 0, 1))[..., :3]).round().astype(np.uint8)
+
+
+def overlay(picture: Picture, values: Array, strength: float = 0.55) -> Picture:
+    """A map (H, W), at least 0, laid over a photo of its size: the photo in grey, the map in colour where it is strong."""
+    grey = picture.mean(axis=2, keepdims=True)
+    values = np.clip(_host(values, 2), 0, None)
+    share = strength * (values / values.max() if values.max() > 0 else values)[..., None]
+    return ((1 - share) * grey + share * heat(values)).round().astype(np.uint8)
+
+
+class Tile(NamedTuple):
+    """A picture of a sheet, and the line below it."""
+
+    picture: Picture
+    caption: str = ""
+
+
+def sheet(
+    rows: Sequence[Sequence[Tile | None]], path: str | os.PathLike[str], *, title: str = "", notes: str = "",
+    row_names: Sequence[str] = (), column_names: Sequence[str] = (), tile: float = 1.5,
+) -> Path:
+    """A grid of pictures with captions as one picture file. None leaves a place empty.
+
+    title: above. notes: below: units, what the picture is and is not, the command. tile: the side of a picture in inches.
+    """
+    columns = max((len(row) for row in rows), default=1)
+    lines = notes.count("\n") + 1 if notes else 0
+    left = 1.1 if row_names else 0.0
+    width = max(columns * (tile + 0.12) + left, 5.0)
+    captioned = any(cell is not None and cell.caption for row in rows for cell in row)
+    height = len(rows) * (tile + 0.1 + 0.2 * captioned) + 0.35 * bool(title) + 0.3 * bool(column_names) + 0.19 * lines + 0.1
+    figure = new_figure(width, height)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for r, row in enumerate(rows):
+        for c in range(columns):
+            axes = grid[r, c]
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for side in axes.spines.values():
+                side.set_visible(False)
+            cell = row[c] if c < len(row) else None
+            if cell is not None:
+                axes.imshow(cell.picture, interpolation="nearest" if max(cell.picture.shape[:2]) < 100 else "antialiased")
+                if cell.caption:
+                    axes.set_xlabel(cell.caption, size=7.5, labelpad=2, parse_math=False)
+            if c == 0 and r < len(row_names):
+                axes.set_ylabel(shorten(row_names[r], 28), size=9, rotation=0, ha="right", va="center", parse_math=False)
+            if r == 0 and c < len(column_names):
+                axes.set_title(column_names[c], size=9, parse_math=False)
+    if title:
+        figure.suptitle(title, size=11, weight="bold", parse_math=False)
+    if notes:
+        figure.supxlabel(notes, size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    return save_figure(figure, path)
+
+
+def _host(values: Array, axes: int) -> np.ndarray:
+    values = np.asarray(to_host(values), dtype=np.float64)
+    if values.ndim != axes or (axes == 3 and len(values) != 3):
+        raise ShapeError(f"expected a picture of shape {'(3, H, W)' if axes == 3 else '(H, W)'}, got {values.shape}")
+    return values
+
+
+__all__ = ["PERCENTILE", "Picture", "Tile", "centred", "heat", "magnitude", "overlay", "photo", "sheet", "signed"]
