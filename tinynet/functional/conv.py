@@ -101,6 +101,7 @@ def conv3d_weight_gradient(
 
 def conv_bias_gradient(dy: Array, unbatched: bool = False) -> Array:
     """∂ℓ/∂b for every convolution, transposed or not: dy (N, O, …) summed over all but O. dy is (O, …) if unbatched."""
+    check_floats("conv_bias_gradient", dy=dy)
     channel = 0 if unbatched else 1
     return dy.sum(axis=tuple(a for a in range(dy.ndim) if a != channel))
 

@@ -184,6 +184,7 @@ def _scale(op: str, dx: Array, normaliser: Any, reduction: str, dy: Array | None
         dx = dx / normaliser
     if dy is None:
         return dx
+    check_floats(op, input=dx, dy=dy)
     expected = () if reduction != "none" else tuple(n for a, n in enumerate(dx.shape) if a != along)
     if tuple(getattr(dy, "shape", ())) != expected:
         raise ShapeError(f"{op}: expected dy {expected}, the shape of the loss, got {tuple(dy.shape)}")
