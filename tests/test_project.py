@@ -1,0 +1,31 @@
+"""What the project promises as a whole: what is installed, what an import costs, what the README says."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_package_is_installed():
+    named = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "tinynet").rglob("__init__.py")}
+    assert named == found | {"tinynet.data.photos"}
+
+
+def test_import_loads_numpy_and_pillow_and_nothing_else_heavy():
+    code = (
+        "import sys; before = set(sys.modules); import tinynet;"
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"matplotlib", "tqdm", "typer", "click", "rich", "safetensors", "pooch", "requests", "threadpoolctl", "torch", "cupy",
+             "jinja2", "scipy"}
+    assert not heavy & set(loaded)
+
+
+def test_readme_has_its_two_commands():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    commands = [line for line in lines if line.startswith("pip install")]
+    assert commands[:2] == ["pip install -e . && python examples/cat_classifier.py", 'pip install -e ".[test]" && pytest']
