@@ -142,7 +142,7 @@ def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: floa
     input: (N, C, ...), at least three axes. The window holds ⌊size/2⌋ channels before c and ⌊(size − 1)/2⌋ after it;
     channels outside count as zero. Note that α is divided by size, as in PyTorch. Returns input's shape.
     """
-    _check_local(input, size)
+    _check_local("local_response_norm", input, size)
     return input * _divisor(input, size, alpha, k) ** -beta
 
 
@@ -150,9 +150,10 @@ def local_response_norm_input_gradient(
     dy: Array, input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Array:
     """∂ℓ/∂x for local_response_norm: dx_i = dy_i D_i^−β − 2αβ/size · x_i Σ_{c : i in the window of c} dy_c x_c D_c^(−β−1)."""
-    check_floats("local_response_norm_input_gradient", dy=dy, input=input)
-    same_shape("local_response_norm_input_gradient", input=input, dy=dy)
-    _check_local(input, size)
+    op = "local_response_norm_input_gradient"
+    check_floats(op, dy=dy, input=input)
+    same_shape(op, input=input, dy=dy)
+    _check_local(op, input, size)
     divisor = _divisor(input, size, alpha, k)
     through = dy * input * divisor ** (-beta - 1)
     # c sees i = c − ⌊size/2⌋ … c + ⌊(size−1)/2⌋, so i is seen from the mirrored window.
@@ -201,11 +202,11 @@ def _statistics(
     return Statistics(running_mean, running_var, 0)
 
 
-def _check_local(input: Array, size: int) -> None:
-    check_floats("local_response_norm", input=input)
-    integer("local_response_norm", "size", size, 1)
+def _check_local(op: str, input: Array, size: int) -> None:
+    check_floats(op, input=input)
+    integer(op, "size", size, 1)
     if input.ndim < 3:
-        raise ShapeError(f"local_response_norm: expected input (N, C, ...) of at least three axes, got {tuple(input.shape)}")
+        raise ShapeError(f"{op}: expected input (N, C, ...) of at least three axes, got {tuple(input.shape)}")
 
 
 def _divisor(x: Array, size: int, alpha: float, k: float) -> Array:
