@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.checking import Backend
 from tests.device_double import device_module
@@ -18,6 +18,7 @@ settings.register_profile(
     "repeatable", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("search", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("mutation", settings.get_profile("repeatable"), phases=[Phase.generate])  # for mutate.py
 settings.load_profile("repeatable")
 
 torch.set_num_threads(1)  # tiny arrays: threads only cost

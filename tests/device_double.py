@@ -327,9 +327,9 @@ class DeviceArray:
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         # numpy.float32(2) * x arrives here, as it does in CuPy (from a comparison as a 0-d array); numpy.exp(x) and
         # ndarray * x do too, and are refused.
-        if method == "__call__" and len(inputs) == 2 and np.ndim(inputs[0]) == 0 and not kwargs:
-            if isinstance(inputs[0], (np.generic, np.ndarray)):
-                return getattr(device_module, ufunc.__name__)(inputs[0][()], inputs[1])
+        scalar = len(inputs) == 2 and isinstance(inputs[0], (np.generic, np.ndarray)) and inputs[0].ndim == 0
+        if method == "__call__" and scalar and not kwargs:
+            return getattr(device_module, ufunc.__name__)(inputs[0][()], inputs[1])
         raise TypeError(f"numpy.{ufunc.__name__} was called on a device array; use the array module's")
 
     def __array_namespace__(self, api_version: str | None = None) -> Any:

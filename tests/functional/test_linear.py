@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinynet.functional as F
-from tests.checking import LAYOUTS, Backend, check_op, check_refused, values
+from tests.checking import LAYOUTS, Backend, check_op, check_refused, close, values
 
 
 @given(
@@ -43,11 +43,19 @@ def test_linear_and_its_gradients(
     )
 
 
+def test_a_weight_of_one_axis_with_a_scalar_bias(backend: Backend) -> None:
+    for shape in [(3,), (2, 4, 3)]:  # PyTorch refuses an input of two axes here, and only that
+        x, w, b = values(0, shape), values(1, (3,)), np.asarray(0.5)
+        expected = torch.nn.functional.linear(torch.from_numpy(x), torch.from_numpy(w), torch.from_numpy(b)).numpy()
+        close(backend.host(F.linear(*(backend.array(a) for a in (x, w, b)))), expected, "float64")
+
+
 INVALID = {
     "features differ": ((2, 3), (4, 5), None),
     "an input without axes": ((), (4, 5), None),
     "a weight without axes": ((2, 3), (), None),
     "a weight of three axes": ((2, 3), (4, 3, 1), None),
+    "bias for a weight of one axis": ((2, 3), (3,), (3,)),
     "bias of the wrong length": ((2, 3), (4, 3), (3,)),
     "bias as large as the result": ((2, 3), (4, 3), (3, 4)),
 }
