@@ -9,7 +9,7 @@ from typing import Any
 from ..backend import Array, array_module
 from ..errors import ArgumentError, DtypeError, ShapeError
 
-_FLOATS = ("float32", "float64")
+_FLOATS = "fd"                                                 # what dtype.char says for float32 and float64
 
 
 def check_floats(op: str, **arrays: Array | None) -> Any:
@@ -22,7 +22,7 @@ def check_floats(op: str, **arrays: Array | None) -> Any:
         raise DtypeError(f"{op}: {name}: {error}") from None
     first = next(iter(given))
     for name, x in given.items():
-        if str(x.dtype) not in _FLOATS:
+        if x.dtype.char not in _FLOATS:
             raise DtypeError(f"{op}: expected {name} of float32 or float64, got {x.dtype}; convert with .astype first")
         if x.dtype != given[first].dtype:
             raise DtypeError(
