@@ -84,10 +84,15 @@ class Shards:
 
     def infer(self, model: Layer, x: Array) -> Array:
         """model(x), the batch shared out."""
+        parts = self.apply(model, x)
+        return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
+
+    def apply(self, work: Callable[[Array], Any], x: Array) -> list[Any]:
+        """work(part of x) for each shard of the batch, in its thread; what they return, in order."""
         parts = self._cut(x)
         if len(parts) == 1:
-            return model(x)
-        return array_module(x).concatenate(self._map(lambda rank: model(x[parts[rank]]), len(parts)))
+            return [work(x)]
+        return self._map(lambda rank: work(x[parts[rank]]), len(parts))
 
     def _cut(self, x: Array) -> list[slice]:
         """The shards of a batch; one for an array on a GPU, which needs no threads."""
