@@ -1,0 +1,117 @@
+"""What arises at chosen layers when a batch runs through a model, and which layers an experiment looks at by default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..backend import Array, array_module, to_host
+from ..distributed import Shards
+from ..errors import ArgumentError, ShapeError
+from ..functional import softmax
+from ..nn import Dropout, Identity, Layer, Linear, ReLU
+from ..nn.containers import Container
+from ..nn.conv import _Conv
+
+
+class Observed(NamedTuple):
+    """The output of a model, and those of the chosen layers by name."""
+
+    output: Array
+    layers: dict[str, Array]
+
+
+def observe(model: Layer, x: Array, layers: Sequence[str], shards: Shards | None = None) -> Observed:
+    """Run x (N, …) through the model and keep what the chosen layers give. shards: the threads, within their with block.
+
+    Raises ArgumentError with the nearest names for a layer that is not there.
+    """
+    for layer in layers:
+        model.layer(layer)
+    if not layers:
+        return Observed(model(x) if shards is None else shards.infer(model, x), {})
+
+    def run(part: Array) -> Observed:
+        found: dict[str, Array] = {}
+
+        def watch(path: str, _: Layer, y: Array) -> None:
+            if path in layers:
+                found.setdefault(path, y)
+
+        return Observed(model.forward(part, watch=watch)[0], found)  # type: ignore[call-arg]
+
+    parts = [run(x)] if shards is None else shards.apply(run, x)
+    silent = [layer for layer in layers if layer not in parts[0].layers]
+    if silent:
+        raise ArgumentError(f"layer {silent[0]!r} has no output of its own; name a layer or a named container")
+    if len(parts) == 1:
+        return parts[0]
+    xp = array_module(x)
+    return Observed(
+        xp.concatenate([part.output for part in parts]),
+        {layer: xp.concatenate([part.layers[layer] for part in parts]) for layer in layers},
+    )
+
+
+def probabilities(logits: Array) -> np.ndarray:
+    """Class probabilities (N, C) on the host, in float64. Raises ShapeError if the model gives no classes."""
+    values = np.asarray(to_host(logits), dtype=np.float64)
+    if values.ndim != 2:
+        raise ShapeError(f"expected a model with an output (N, classes), got {values.shape}")
+    return softmax(values, 1)
+
+
+def stages(model: Layer) -> list[str]:
+    """Where each convolution's rectified maps are: the ReLU behind it and before the next one, or else itself.
+
+    The paper's "layer 1", "layer 2", … are these.
+    """
+    found: list[str] = []
+    for path, layer in _leaves(model):
+        if isinstance(layer, _Conv):
+            found.append(path)
+        elif isinstance(layer, Linear):
+            break
+        elif isinstance(layer, ReLU) and found:
+            found[-1] = path
+    return found
+
+
+def features(model: Layer) -> str:
+    """The last layer of features: what the last linear layer classifies. (The paper's layer 7.)"""
+    before: list[str] = []
+    last = None
+    for path, layer in _leaves(model):
+        if isinstance(layer, Linear) and before:
+            last = before[-1]
+        if not isinstance(layer, (Dropout, Identity)):
+            before.append(path)
+    if last is None:
+        return last_stage(model)
+    return last
+
+
+def last_stage(model: Layer) -> str:
+    """The last of `stages`. Raises ArgumentError for a model without a convolution."""
+    found = stages(model)
+    if not found:
+        raise ArgumentError("the model has no convolution; name the layer")
+    return found[-1]
+
+
+def one_input(who: str, x: Array) -> Array:
+    """x as (1, C, H, W), be it one input or a batch of one."""
+    if x.ndim == 3:
+        x = x[None]
+    if x.ndim != 4 or len(x) != 1:
+        raise ShapeError(f"{who}: expected one input (C, H, W), got {tuple(x.shape)}")
+    return x
+
+
+def _leaves(model: Layer) -> Iterable[tuple[str, Layer]]:
+    return ((path, layer) for path, layer in model.layers() if path and not isinstance(layer, Container))
+
+
+__all__ = ["Observed", "features", "last_stage", "observe", "one_input", "probabilities", "stages"]
