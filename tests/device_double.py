@@ -387,7 +387,7 @@ class DeviceArray:
 
     # Methods that take sizes one by one, or change the array.
     def reshape(self, *shape: Any, order: str = "C") -> DeviceArray:
-        return DeviceArray(self._host.reshape(*_no_array("reshape", shape), order=order))  # type: ignore[arg-type]
+        return DeviceArray(self._host.reshape(*_no_array("reshape", shape), order=order))  # type: ignore[call-overload]
 
     def transpose(self, *axes: Any) -> DeviceArray:
         return DeviceArray(self._host.transpose(*_no_array("transpose", axes)))

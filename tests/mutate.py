@@ -68,7 +68,7 @@ def mutants(source: str) -> Iterator[Mutant]:
             twin = list(ast.walk(fresh))[[id(n) for n in ast.walk(tree)].index(id(node))]
             before = ast.unparse(node)
             apply(fresh, twin, what)
-            yield Mutant(fresh, node.lineno, f"{what} in `{before[:90]}`", inside[id(node)])
+            yield Mutant(fresh, getattr(node, "lineno", 0), f"{what} in `{before[:90]}`", inside[id(node)])
 
 
 def changes(node: ast.AST) -> list[str]:
