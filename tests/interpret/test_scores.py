@@ -1,0 +1,222 @@
+"""The figures of a picture against SciPy, loops written out, and cases whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.checking import Backend, values
+from tests.nn.helpers import place
+from tinynet import nn
+from tinynet.errors import ArgumentError, ShapeError
+from tinynet.interpret import scores
+
+# Spearman's correlation.
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rank_correlation_is_that_of_all_pairs(seed: int) -> None:
+    """Pearson's correlation of ranks that are counted pair by pair."""
+    a, b = np.round(2 * values(seed, (3, 4, 5))), np.round(2 * values(seed + 50, (3, 4, 5)))
+    a[:, :2, :2], b[:, :2, :2] = 0, 0
+    b[0, 0, 0] = 1                                              # zero in one alone counts
+    kept = [(abs(p), abs(q)) for p, q in zip(a.ravel(), b.ravel(), strict=True) if p != 0 or q != 0]
+    ranks = [[sum(w < v for w in side) + (1 + sum(w == v for w in side)) / 2 for v in side] for side in zip(*kept, strict=True)]
+    assert scores.rank_correlation(a, b) == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-12)
+
+
+def test_rank_correlation_knows_order_alone() -> None:
+    a = values(0, (3, 6, 6))
+    assert scores.rank_correlation(a, -np.sign(a) * np.abs(a) ** 3) == pytest.approx(1)
+    assert scores.rank_correlation(a, 1 / a) == pytest.approx(-1)
+    assert scores.rank_correlation(a, np.ones_like(a)) == 0
+    assert scores.rank_correlation(a * 0, a * 0) == 0
+    assert abs(scores.rank_correlation(values(1, (3, 99, 99)), values(2, (3, 99, 99)))) < 0.03
+
+
+# Structural similarity.
+
+
+def brute_ssim(a: np.ndarray, b: np.ndarray, window: int, sigma: float) -> float:
+    """Equation 13 with loops over every window."""
+    a, b = (0.5 + 0.5 * np.clip(v / np.percentile(np.abs(v), 99.5), -1, 1) for v in (a, b))
+    offsets = np.arange(window) - window // 2
+    weights = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * sigma**2))
+    weights /= weights.sum()
+    found = []
+    for c in range(a.shape[0]):
+        for y in range(a.shape[1] - window + 1):
+            for x in range(a.shape[2] - window + 1):
+                p, q = a[c, y : y + window, x : x + window], b[c, y : y + window, x : x + window]
+                mp, mq = (weights * p).sum(), (weights * q).sum()
+                vp, vq = (weights * (p - mp) ** 2).sum(), (weights * (q - mq) ** 2).sum()
+                top = (2 * mp * mq + 0.0001) * (2 * (weights * (p - mp) * (q - mq)).sum() + 0.0009)
+                found.append(top / ((mp**2 + mq**2 + 0.0001) * (vp + vq + 0.0009)))
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize(("shape", "window", "sigma", "used"), [
+    ((3, 14, 17), 11, 1.5, 11), ((1, 9, 20), 11, 1.5, 9), ((2, 8, 8), 11, 2.0, 7), ((1, 12, 12), 5, 0.8, 5),
+])  # fmt: skip
+def test_ssim_is_the_formula(shape: tuple[int, ...], window: int, sigma: float, used: int) -> None:
+    a, b = values(1, shape), values(1, shape) + 0.7 * values(2, shape)
+    assert scores.ssim(a, b, window, sigma) == pytest.approx(brute_ssim(a, b, used, sigma), abs=1e-12)
+
+
+def test_ssim_looks_only_where_something_is_shown() -> None:
+    a, b = (np.zeros((3, 40, 50)) for _ in range(2))
+    a[:, 5:20, 30:46], b[:, 5:20, 30:46] = values(1, (3, 15, 16)), values(2, (3, 15, 16))
+    assert scores.ssim(a, b) == pytest.approx(brute_ssim(a[:, 5:20, 30:46], b[:, 5:20, 30:46], 11, 1.5), abs=1e-12)
+    for y, x, top, left in ((0, 0, 0, 0), (39, 49, 29, 39), (0, 49, 0, 39), (20, 20, 15, 15)):
+        a, b = np.zeros((40, 50)), np.zeros((40, 50))
+        a[y, x], b[y, x] = 1, -1                                # the box is grown to a window, which stays inside
+        part = (slice(top, top + 11), slice(left, left + 11))
+        assert scores.ssim(a, b) == pytest.approx(brute_ssim(a[part][None], b[part][None], 11, 1.5), abs=1e-12)
+    assert scores.ssim(a, b) < 0.9
+
+
+def test_ssim_of_equal_opposite_and_empty_pictures() -> None:
+    a = values(3, (3, 20, 20))
+    assert scores.ssim(a, 7 * a) == pytest.approx(1)
+    assert scores.ssim(a[0], a[0]) == pytest.approx(1)
+    assert scores.ssim(a, -a) < -0.9
+    assert scores.ssim(a, 0 * a) == 0
+    assert scores.ssim(0 * a, 0 * a) == 1
+    with pytest.raises(ShapeError, match="one shape"):
+        scores.ssim(a, a[:2])
+    with pytest.raises(ShapeError, match=r"\(C, H, W\)"):
+        scores.ssim(a[None], a[None])
+
+
+def test_blur_is_scipys() -> None:
+    filters = pytest.importorskip("scipy.ndimage")
+    x = values(0, (2, 3, 15, 12))
+    expected = filters.gaussian_filter(x, (0, 0, 1.7, 1.7), mode="nearest", radius=(0, 0, 6, 6))
+    np.testing.assert_allclose(scores.blur(x, 1.7), expected, atol=1e-12)
+    np.testing.assert_allclose(scores.blur(x, 1.7, 3, pad=False).shape, (2, 3, 9, 6))
+    np.testing.assert_array_equal(scores.blur(x, 0), x)
+
+
+# Deletion and insertion.
+
+
+def pixel_reader(backend: Backend) -> nn.Layer:
+    """Logits (v, 0), with v four times the value of the pixel (1, 2) of the first channel, of photos 3×3×4."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2, dtype=np.float64))
+    model[1].weight[...] = 0
+    model[1].bias[...] = 0
+    model[1].weight[0, 1 * 4 + 2] = 4
+    return place(model, backend)
+
+
+def sigmoid(v: float) -> float:
+    return 1 / (1 + np.exp(-v))
+
+
+def test_deletion_and_insertion_of_a_known_pixel(backend: Backend) -> None:
+    model, x = pixel_reader(backend), np.ones((2, 3, 3, 4))
+    x[1] = 0.5
+    best, worst = np.zeros((3, 4)), np.ones((3, 4))
+    best[1, 2], worst[1, 2] = 1, 0
+    first = scores.deletion(model, backend.array(x), backend.array(np.stack([best, worst])), 0, steps=12, batch_size=5)
+    np.testing.assert_allclose(first.shares, np.arange(13) / 12)
+    np.testing.assert_allclose(first.probabilities[0], [sigmoid(4), *[0.5] * 12])   # gone with the first pixel
+    np.testing.assert_allclose(first.probabilities[1], [*[sigmoid(2)] * 12, 0.5])   # with the last
+    np.testing.assert_allclose(first.area[0], (0.5 * (sigmoid(4) + 0.5) + 11 * 0.5) / 12)
+    back = scores.insertion(model, backend.array(x), backend.array(np.stack([best, worst])), 0, steps=12, baseline="mean")
+    np.testing.assert_allclose(back.probabilities[0], [0.5, *[sigmoid(4)] * 12])
+    np.testing.assert_allclose(back.probabilities[1], [*[0.5] * 12, sigmoid(2)])
+    blurred = scores.insertion(model, backend.array(x), backend.array(np.stack([best, worst])), 0, steps=12)
+    np.testing.assert_allclose(blurred.probabilities, [[sigmoid(4)] * 13, [sigmoid(2)] * 13])   # an even photo stays so
+
+
+def test_targets_steps_and_ties_of_the_curves() -> None:
+    model, x = pixel_reader(Backend("numpy", np)), -np.ones((2, 3, 3, 4))
+    flat = np.zeros((2, 3, 4))
+    said = scores.deletion(model, x, flat, steps=3)             # the model says class 1
+    np.testing.assert_allclose(said.shares, np.arange(4) / 3)
+    np.testing.assert_allclose(said.probabilities[:, 0], sigmoid(4))
+    each = scores.deletion(model, x, flat, [0, 1], steps=99)
+    assert each.probabilities.shape == (2, 13)
+    np.testing.assert_allclose(each.probabilities[:, 0], [sigmoid(-4), sigmoid(4)])
+    gone = [int((curve < 0.9).argmax()) for curve in said.probabilities]
+    assert gone[0] == gone[1], "ties go in the same order"
+    rising = scores.deletion(model, x[:1], np.arange(12.0).reshape(1, 3, 4), 1, steps=12).probabilities[0]
+    np.testing.assert_allclose(rising, [*[sigmoid(4)] * 6, *[0.5] * 7])     # pixel 6 is the sixth from the last
+
+
+def test_what_the_curves_refuse() -> None:
+    model, x = pixel_reader(Backend("numpy", np)), np.ones((1, 3, 3, 4))
+    with pytest.raises(ShapeError, match=r"expected maps \(1, 3, 4\)"):
+        scores.deletion(model, x, np.ones((1, 4, 3)))
+    with pytest.raises(ArgumentError, match="at least 1"):
+        scores.deletion(model, x, np.ones((1, 3, 4)), steps=0)
+    with pytest.raises(ArgumentError, match="at least 1"):
+        scores.insertion(model, x, np.ones((1, 3, 4)), batch_size=0)
+    with pytest.raises(ArgumentError, match='"mean" or "blur"'):
+        scores.insertion(model, x, np.ones((1, 3, 4)), baseline="noise")
+    with pytest.raises(ShapeError, match=r"\(N, classes\)"):
+        scores.deletion(nn.Sequential(nn.ReLU()), x, np.ones((1, 3, 4)))
+
+
+# Where a map lies.
+
+
+def test_pointing_and_energy() -> None:
+    mask = scores.box_mask(6, 8, (1, 2, 3, 5))                  # 2×3 of 48 cells
+    assert mask.sum() == 6 and mask[1, 2] and mask[2, 4] and not mask[3, 4] and not mask[2, 5]
+    spot = np.zeros((6, 8))
+    spot[2, 4] = 1
+    assert scores.pointing(spot, mask) == 1
+    spot[5, 7] = 3
+    spot[0, 0] = -9
+    assert scores.pointing(spot, mask) == 0
+    assert scores.energy_inside(spot, mask) == pytest.approx(1 / 4)     # what is negative has no part in it
+    spot[2, 4] = 3
+    assert scores.pointing(spot, mask) == 0.5
+    assert scores.pointing(-np.ones((6, 8)), mask) == pytest.approx(6 / 48) == scores.chance(mask)
+    assert scores.energy_inside(-np.ones((6, 8)), mask) == pytest.approx(6 / 48)
+    assert scores.energy_inside(np.ones((6, 8)), mask.astype(int)) == pytest.approx(6 / 48)
+
+
+def test_tolerance_is_a_distance() -> None:
+    mask = np.zeros((9, 9))
+    mask[4, 4] = 2
+    for tolerance in (0, 1, 1.5, 2, 2.9, 3, 20):
+        near = np.array([[(y - 4) ** 2 + (x - 4) ** 2 <= tolerance**2 for x in range(9)] for y in range(9)])
+        assert scores.chance(mask, tolerance) == near.mean()
+        for y, x in ((4, 5), (5, 5), (2, 4), (3, 6), (0, 0)):
+            spot = np.zeros((9, 9))
+            spot[y, x] = 1
+            assert scores.pointing(spot, mask, tolerance) == near[y, x]
+
+
+def test_centre_guess_is_at_the_centre() -> None:
+    for h, w in ((7, 9), (8, 6)):
+        map = scores.centre_guess(h, w)
+        top = np.argwhere(map == map.max())
+        np.testing.assert_allclose(top.mean(axis=0), [(h - 1) / 2, (w - 1) / 2])
+        assert len(top) == (2 - h % 2) * (2 - w % 2)
+        np.testing.assert_allclose(map, map[::-1, ::-1])
+    assert scores.centre_guess(9, 9)[4, 6] == pytest.approx(np.exp(-0.5 * (2 / (9 / 4)) ** 2))
+
+
+def test_importance() -> None:
+    a = values(0, (2, 3, 4, 5))
+    np.testing.assert_allclose(scores.importance(a, True), a.sum(1))
+    np.testing.assert_allclose(scores.importance(a, False), np.abs(a).sum(1))
+    with pytest.raises(ShapeError, match=r"\(N, C, H, W\)"):
+        scores.importance(a[0], True)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 7, 2), (-1, 0, 2, 2), (2, 2, 2, 4), (0, 3, 2, 9)])
+def test_a_box_outside_is_refused(box: tuple[int, ...]) -> None:
+    with pytest.raises(ArgumentError, match="inside 6×8"):
+        scores.box_mask(6, 8, box)
+
+
+def test_map_and_mask_of_two_sizes_are_refused() -> None:
+    with pytest.raises(ShapeError, match="one shape"):
+        scores.pointing(np.ones((3, 4)), np.ones((4, 3)))
+    with pytest.raises(ShapeError, match="one shape"):
+        scores.energy_inside(np.ones(3), np.ones(3))
