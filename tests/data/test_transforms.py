@@ -12,6 +12,7 @@ from tinynet.data.transforms import (
     Compose,
     Normalize,
     RandomCrop,
+    RandomErasing,
     RandomHorizontalFlip,
     RandomResizedCrop,
     Resize,
@@ -161,6 +162,29 @@ def test_to_array_and_normalize() -> None:
     assert Normalize((0.1,) * 3, (1,) * 3)(x.astype(float)).dtype == np.float64
 
 
+def test_random_erasing_sets_one_rectangle_of_the_stated_size() -> None:
+    erase = RandomErasing(p=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0), value=-7.0)
+    x, corners = np.ones((3, 8, 12), np.float32), set()
+    for seed in range(40):
+        y = erase(x, rng(seed))
+        erased = y == -7
+        rows, columns = (np.flatnonzero(erased[0].any(axis=axis)) for axis in (1, 0))
+        assert (len(rows), len(columns)) == (5, 5)                 # sqrt(0.25 * 96) = 4.9
+        assert erased.sum() == 3 * 25 and (y[~erased] == 1).all()  # one whole rectangle, the same in all channels
+        corners.add((rows[0], columns[0]))
+    assert {r for r, _ in corners} == set(range(4)) and {c for _, c in corners} == set(range(8))
+    assert (x == 1).all() and y.dtype == np.float32
+
+
+def test_random_erasing_by_chance_and_only_where_it_fits() -> None:
+    x = np.ones((3, 8, 8), np.float32)
+    done = sum(bool((RandomErasing(p=0.3)(x, rng(seed)) == 0).any()) for seed in range(400))
+    assert 80 < done < 160                                         # 120 expected, deviation 9
+    assert (RandomErasing(p=1.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))(x, rng(0)) == 1).all()
+    tall = RandomErasing(p=1.0, scale=(0.25, 0.25), ratio=(4.0, 4.0))(np.ones((1, 20, 20)), rng(0))
+    assert (tall == 0).any(axis=(0, 2)).sum() == 20 or (tall == 1).all()
+
+
 def test_compose_passes_one_generator_along() -> None:
     both = Compose([RandomCrop(4), RandomHorizontalFlip(), ToArray()])
     image, generator = picture(8, 8), rng(5)
@@ -175,7 +199,8 @@ def test_refusals() -> None:
                   lambda: RandomCrop(3, padding_mode="wrap"), lambda: RandomResizedCrop(3, scale=(0, 1)),
                   lambda: RandomResizedCrop(3, ratio=(2, 1)), lambda: RandomHorizontalFlip(1.5),
                   lambda: ColorJitter(brightness=-1), lambda: ColorJitter(hue=0.6), lambda: ColorJitter(contrast=(2, 1)),
-                  lambda: Normalize((0, 0, 0), (1, 1, 0)), lambda: Normalize((0, 0), (1, 1, 1))):
+                  lambda: RandomErasing(p=2), lambda: RandomErasing(scale=(0.5, 0.1)),
+                  lambda: RandomErasing(ratio=(0, 1)), lambda: Normalize((0, 0, 0), (1, 1, 0)), lambda: Normalize((0, 0), (1, 1, 1))):
         with pytest.raises(ArgumentError):
             wrong()
     for transform in (RandomCrop(2), RandomResizedCrop(2), RandomHorizontalFlip(), ColorJitter(0.5)):

@@ -246,6 +246,42 @@ class Normalize:
         return f"Normalize(mean={self.mean}, std={self.std})"
 
 
+@dataclass(frozen=True)
+class RandomErasing:
+    """With probability p a rectangle of a float (C, H, W) becomes `value` (Zhong et al. 2017); after Normalize, 0 is the mean colour.
+
+    scale: the share of the picture's area, drawn evenly. ratio: height over width, drawn evenly on a logarithmic scale. A rectangle that does
+    not fit is drawn anew, ten times at most.
+    """
+
+    p: float = 0.5
+    scale: tuple[float, float] = (0.02, 0.33)
+    ratio: tuple[float, float] = (0.3, 3.3)
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1 or not 0 <= self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ArgumentError(f"RandomErasing: expected p in 0 to 1, scale rising within 0 to 1, a rising ratio, got {self}")
+
+    def __call__(self, x: Array, rng: Rng | None = None) -> Array:
+        rng = _needed("RandomErasing", rng)
+        if x.ndim != 3 or x.dtype.kind != "f":
+            raise ShapeError(f"RandomErasing: expected floats (C, H, W), got {x.dtype} {x.shape}; put it after ToArray()")
+        if rng.random() >= self.p:
+            return x
+        height, width = x.shape[1:]
+        for _ in range(10):
+            area = height * width * rng.uniform(*self.scale)
+            shape = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            h, w = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+            if h < height and w < width:
+                top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+                x = x.copy()
+                x[:, top:top + h, left:left + w] = self.value
+                return x
+        return x
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 def _needed(who: str, rng: Rng | None) -> Rng:
