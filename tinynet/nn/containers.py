@@ -100,13 +100,21 @@ class Container(Layer):
             error.path = error.path or here
             raise
 
-    def _infer(self, name: str, x: Array) -> Array:
-        """One child's inference; its errors get its path."""
+    def __call__(self, x: Array, watch: Watch | None = None) -> Array:
+        """Inference: y alone, nothing kept. watch as in forward; what it sees is let go of behind it."""
+        return self.infer(x, watch, "")
+
+    def _infer(self, name: str, x: Array, watch: Watch | None, path: str) -> Array:
+        """Inference through one child; its errors get its path, its output is shown to the watch."""
+        child, here = self._children[name], join(path, _visible(name))
         try:
-            return self._children[name](x)
+            y = child.infer(x, watch, here)
         except TinynetError as error:
-            error.path = join(_visible(name), error.path)
+            error.path = error.path or here
             raise
+        if watch is not None and _visible(name):
+            watch(here, child, y)
+        return y
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {indent(repr(child))}" for name, child in self._children.items()]
@@ -134,9 +142,9 @@ class Sequential(Container):
             signal = self._down(name, saved.children[name], signal, step, seed, path)
         return signal
 
-    def __call__(self, x: Array) -> Array:
+    def infer(self, x: Array, watch: Watch | None = None, path: str = "") -> Array:
         for name in self._children:
-            x = self._infer(name, x)
+            x = self._infer(name, x, watch, path)
         return x
 
     def entries(self, path: str = "") -> set[str]:
@@ -188,8 +196,8 @@ class Concat(_Parallel):
             begin += channels
         return self._merge(saved, parts, step, seed, path)
 
-    def __call__(self, x: Array) -> Array:
-        return self._join([self._infer(name, x) for name in self._children])
+    def infer(self, x: Array, watch: Watch | None = None, path: str = "") -> Array:
+        return self._join([self._infer(name, x, watch, path) for name in self._children])
 
     def _join(self, outputs: list[Array]) -> Array:
         if not outputs:
@@ -221,8 +229,8 @@ class Residual(_Parallel):
             return arrived
         return signal if arrived is None else arrived + signal
 
-    def __call__(self, x: Array) -> Array:
-        return self._sum(x, [self._infer(name, x) for name in self._children])
+    def infer(self, x: Array, watch: Watch | None = None, path: str = "") -> Array:
+        return self._sum(x, [self._infer(name, x, watch, path) for name in self._children])
 
     def _sum(self, x: Array, outputs: list[Array]) -> Array:
         outputs = [*outputs, x] if len(outputs) == 1 else outputs

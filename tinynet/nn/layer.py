@@ -63,6 +63,10 @@ class Layer:
         """The forward walk through this layer, which stands at `path`."""
         return self.forward(x, train, rng)
 
+    def infer(self, x: Array, watch: Watch | None = None, path: str = "") -> Array:
+        """The forward walk of inference, which keeps nothing, through this layer, which stands at `path`."""
+        return self(x)
+
     def reverse(self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "") -> Any:
         """A walk back through this layer by the rule `step`. signal None: nothing arrives, so nothing leaves."""
         return None if signal is None else step(path, self, saved, signal)
