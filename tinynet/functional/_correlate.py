@@ -84,7 +84,7 @@ def _columns(x: Array, geometry: Geometry, groups: int) -> Iterator[tuple[Tile, 
             workspace = xp.empty(prod(part.shape), dtype=x.dtype)           # the first tile is the largest
         columns = workspace[: prod(part.shape)].reshape(part.shape)
         xp.copyto(columns, part)
-        yield tile, columns.reshape(groups, c // groups * prod(geometry.kernel), -1 if part.size else 0)
+        yield tile, columns.reshape(groups, c // groups * prod(geometry.kernel), -1)
 
 
 def _as_matrix(part: Array, groups: int) -> Array:

@@ -158,4 +158,6 @@ def _check(
             f"channel{'s' if size[1] != 1 else ''} where weight {tuple(weight)}"
             + (f" with groups={groups} takes {weight[1] * groups}" if groups > 1 else f" has {weight[1]}")
         )
+    if size[1] < 1 or (size[0] > 0 and min(size[2:]) < 1):     # of no samples any size will do, as in PyTorch
+        raise ShapeError(f"{op}: expected channels and sizes of at least one, got input {tuple(size)}")
     return conv_geometry(op, size[2:], weight[2:], stride, padding, dilation)
