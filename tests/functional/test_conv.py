@@ -143,6 +143,7 @@ INVALID = {
     "groups 0": ((2, 3, 5, 5), (4, 3, 3, 3), None, {"groups": 0}),
     "groups that do not divide the filters": ((2, 4, 5, 5), (3, 2, 3, 3), None, {"groups": 2}),
     "groups that do not divide the channels": ((2, 3, 5, 5), (4, 1, 3, 3), None, {"groups": 2}),
+    "an input without cells, but padding": ((2, 3, 0, 5), (4, 3, 3, 3), None, {"padding": 2}),
     "a kernel without cells": ((2, 3, 5, 5), (4, 3, 0, 3), None, {}),
 }
 
@@ -157,6 +158,17 @@ def test_invalid_calls(backend: Backend, what: str) -> None:
         "conv2d",
     )
     assert "expected" in line or "takes" in line
+
+
+def test_no_channels_are_refused(backend: Backend) -> None:
+    # PyTorch returns (2, 0, 3, 3) for these four filters.
+    x, w = backend.array(np.zeros((2, 0, 5, 5))), backend.array(np.zeros((4, 0, 3, 3)))
+    check_refused(lambda: F.conv2d(x, w), None, "conv2d")
+
+
+def test_no_samples_may_have_any_size(backend: Backend) -> None:
+    y = F.conv2d(backend.array(np.zeros((0, 3, 0, 5))), backend.array(np.zeros((4, 3, 3, 3))), padding=2)
+    assert y.shape == torch.nn.functional.conv2d(torch.zeros(0, 3, 0, 5), torch.zeros(4, 3, 3, 3), padding=2).shape
 
 
 @pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float64", "float32"), ("int64", "float64"), ("float64", "int64")])
