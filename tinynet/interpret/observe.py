@@ -110,8 +110,34 @@ def one_input(who: str, x: Array) -> Array:
     return x
 
 
+def beside_model(model: Layer, x: Array) -> Array:
+    """x on the device that the model is on."""
+    state = next(iter(model.state_dict().values()), None)
+    if state is None or array_module(state) is array_module(x):
+        return x
+    return to_host(x) if array_module(state) is np else array_module(state).asarray(x)
+
+
+def unit_each(y: Array, channels: Sequence[int], positions: Sequence[Sequence[int]] | None = None) -> Array:
+    """A mask of y's shape (N, C, …): 1 at unit `channels[i]` of image i, where it is strongest or at positions[i]."""
+    xp = array_module(y)
+    mask = xp.zeros_like(y)
+    for i, channel in enumerate(channels):
+        if isinstance(channel, bool) or not isinstance(channel, (int, np.integer)) or not 0 <= channel < y.shape[1]:
+            raise ArgumentError(f"the layer has channels 0 to {y.shape[1] - 1}, got {channel!r}")
+        if y.ndim == 2:
+            mask[i, channel] = 1
+        elif positions is None:
+            mask[i, channel].reshape(-1)[y[i, channel].reshape(-1).argmax()] = 1
+        else:
+            mask[(i, channel, *positions[i])] = 1
+    return mask
+
+
 def _leaves(model: Layer) -> Iterable[tuple[str, Layer]]:
     return ((path, layer) for path, layer in model.layers() if path and not isinstance(layer, Container))
 
 
-__all__ = ["Observed", "features", "last_stage", "observe", "one_input", "probabilities", "stages"]
+__all__ = [
+    "Observed", "beside_model", "features", "last_stage", "observe", "one_input", "probabilities", "stages", "unit_each",
+]

@@ -21,7 +21,7 @@ class Board:
 
     def __init__(self, count: int, size: tuple[int, int], title: str = "", side: float = 2.5) -> None:
         width = side * min(1.6, max(0.6, size[1] / size[0]))
-        self._figure = new_figure(count * (width + 0.45), side + 1.35)
+        self._figure = new_figure(count * (width + 0.45), side + 1.85)
         self._axes = list(self._figure.subplots(1, count, squeeze=False)[0])
         if title:
             self._figure.suptitle(title, size=11, weight="bold", parse_math=False)

@@ -1,0 +1,193 @@
+"""How much a first and a last layer answer to a photo that is moved, enlarged or turned (Zeiler & Fergus 2014, figure 5).
+
+The photo itself is transformed, with Pillow, before it becomes an input. What comes in from outside at the border is one plain
+colour, by default the mean of ImageNet's photos, near 0 in the units of the input.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, to_host
+from ..distributed import Shards
+from ..errors import ArgumentError, ShapeError
+from ..figures import new_figure, save_figure, shorten
+from ..nn import Layer
+from .observe import beside_model, features, observe, probabilities, stages
+from .panels import COLOURS
+from .pictures import Picture
+
+FILL = (124, 116, 104)
+KINDS = {"translation": "down, pixels", "scale": "times", "rotation": "degrees"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one kind of transformation does to N photos at T amounts.
+
+    kind: "translation" (pixels downwards), "scale" (times) or "rotation" (degrees, anticlockwise). amounts: (T,).
+    first, last: (N, T), Euclidean distances of a layer's features to those of the untransformed photo.
+    probability: (N, T), of the true class.
+    """
+
+    kind: str
+    amounts: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    probability: np.ndarray
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """The three curves. layers: the first and the last. norms: (2, N), the lengths of the untransformed photos' features."""
+
+    curves: tuple[Curve, ...]
+    layers: tuple[str, str]
+    labels: tuple[int, ...]
+    norms: np.ndarray
+    fill: tuple[int, int, int]
+
+
+def transformed(photo: Picture, kind: str, amount: float, fill: Sequence[int] = FILL) -> Picture:
+    """A photo, uint8 (H, W, 3), moved down by `amount` pixels, enlarged `amount` times about its centre, or turned by `amount`
+    degrees, bilinearly; fill: the colour of what comes in from outside.
+    """
+    from PIL import Image
+
+    if kind not in KINDS:
+        raise ArgumentError(f"transformed: expected one of {', '.join(KINDS)}, got {kind!r}")
+    if kind == "scale" and not amount > 0:
+        raise ArgumentError(f"transformed: expected a scale above 0, got {amount!r}")
+    height, width = photo.shape[:2]
+    image, colour, how = Image.fromarray(photo), tuple(fill), Image.Resampling.BILINEAR
+    if kind == "rotation":
+        return np.asarray(image.rotate(amount, how, fillcolor=colour))
+    if kind == "scale":
+        matrix = (1 / amount, 0, width / 2 * (1 - 1 / amount), 0, 1 / amount, height / 2 * (1 - 1 / amount))
+    else:
+        matrix = (1, 0, 0, 0, 1, -amount)                       # where each pixel comes from
+    return np.asarray(image.transform(image.size, Image.Transform.AFFINE, matrix, how, fillcolor=colour))
+
+
+def invariance(
+    model: Layer, photos: Sequence[Picture] | np.ndarray, labels: Sequence[int], to_input: Callable[[Picture, Any], Array], *,
+    first: str | None = None, last: str | None = None, shifts: Sequence[float] | None = None,
+    scales: Sequence[float] | None = None, angles: Sequence[float] | None = None, fill: Sequence[int] = FILL,
+    batch_size: int = 32, workers: int | None = None,
+) -> Invariance:
+    """Transform each photo by each amount, and measure what changes at a first and a last layer.
+
+    photos: N of uint8 (H, W, 3), all of one size, that of the model's input (the paper takes five). labels: (N,), true classes.
+    to_input: (photo, rng) → float32 (3, H, W), such as preprocessing.to_input().
+    first, last: layers; None: the first convolution's rectified maps, and the features that the last linear layer classifies.
+    shifts: pixels downwards; None: ±27 % of the height, as in the paper. scales: None: 1 to 1.8. angles: None: 0 to 350 degrees.
+    Raises ArgumentError for an unknown layer, with the nearest names.
+    """
+    photos = [np.asarray(photo) for photo in photos]
+    if not photos or any(p.dtype != np.uint8 or p.ndim != 3 or p.shape != photos[0].shape for p in photos):
+        raise ShapeError("invariance: expected photos of one size, uint8 (H, W, 3) each")
+    if len(labels) != len(photos):
+        raise ShapeError(f"invariance: expected {len(photos)} labels, one a photo, got {len(labels)}")
+    height = photos[0].shape[0]
+    known = stages(model)
+    if first is None and not known:
+        raise ArgumentError("invariance: the model has no convolution; name the layers")
+    pair = (known[0] if first is None else first, features(model) if last is None else last)
+    amounts = {
+        "translation": np.unique(np.rint(np.linspace(-0.27, 0.27, 25) * height)) if shifts is None else np.asarray(shifts, float),
+        "scale": np.linspace(1.0, 1.8, 17) if scales is None else np.asarray(scales, float),
+        "rotation": np.arange(0.0, 351.0, 10.0) if angles is None else np.asarray(angles, float),
+    }
+
+    with Shards(workers) as shards:
+        def answers(pictures: Sequence[Picture]) -> tuple[list[np.ndarray], np.ndarray]:
+            """Features of both layers (B, D) and class probabilities (B, C)."""
+            x = np.stack([to_host(to_input(picture, None)) for picture in pictures])
+            seen = observe(model, beside_model(model, x), pair, shards)
+            flat = [to_host(seen.layers[layer]).reshape(len(x), -1).astype(np.float64) for layer in pair]
+            return flat, probabilities(seen.output)
+
+        plain, certain = answers(photos)
+        if max(labels) >= certain.shape[1] or min(labels) < 0:
+            raise ArgumentError(f"invariance: the model has classes 0 to {certain.shape[1] - 1}, got labels {list(labels)}")
+        curves = []
+        for kind, values in amounts.items():
+            found = np.empty((3, len(photos), len(values)))
+            for i, photo in enumerate(photos):
+                for begin in range(0, len(values), batch_size):
+                    part = slice(begin, begin + batch_size)
+                    seen, certain = answers([transformed(photo, kind, float(v), fill) for v in values[part]])
+                    for which in (0, 1):
+                        found[which, i, part] = np.linalg.norm(seen[which] - plain[which][i], axis=1)
+                    found[2, i, part] = certain[:, labels[i]]
+            curves.append(Curve(kind, values, *found))
+    norms = np.stack([np.linalg.norm(flat, axis=1) for flat in plain])
+    red, green, blue = (int(v) for v in fill)
+    return Invariance(tuple(curves), pair, tuple(int(label) for label in labels), norms, (red, green, blue))
+
+
+def plot_invariance(
+    result: Invariance, photos: Sequence[Picture] | np.ndarray, path: str | os.PathLike[str], classes: Sequence[str] = (), *,
+    command: str = "",
+) -> Path:
+    """The panels of the paper's figure 5: for each transformation the photos, both distances and the probability."""
+    names = [classes[label] if len(classes) else f"class {label}" for label in result.labels]
+    figure = new_figure(14.0, 2.9 * len(result.curves) + 0.7)
+    grid = figure.subplots(len(result.curves), 4, squeeze=False, gridspec_kw={"width_ratios": [1.15, 1, 1, 1]})
+    panels = [
+        ("first", f"distance at {result.layers[0]} (first layer)"), ("last", f"distance at {result.layers[1]} (last layer)"),
+        ("probability", "probability of the true class (%)"),
+    ]
+    for r, curve in enumerate(result.curves):
+        shown = curve.amounts[np.unique(np.linspace(0, len(curve.amounts) - 1, 5).round().astype(int))]
+        grid[r, 0].imshow(_strip(photos, curve.kind, shown, result.fill))
+        grid[r, 0].set_yticks([])
+        grid[r, 0].set_xticks([(i + 0.5) * _THUMB for i in range(len(shown))], [f"{v:.3g}" for v in shown], size=8)
+        grid[r, 0].set_xlabel(f"{curve.kind} ({KINDS[curve.kind]})", size=9)
+        for c, (name, label) in enumerate(panels, 1):
+            axes, values = grid[r, c], getattr(curve, name)
+            for i, row in enumerate(values):
+                axes.plot(curve.amounts, 100 * row if name == "probability" else row, color=COLOURS[i % len(COLOURS)],
+                          linestyle=("-", "--", "-.", ":")[i % 4], linewidth=1.4, label=f"{i + 1}: {shorten(names[i], 14)}")
+            axes.set_ylim((-3, 103) if name == "probability" else (0, None))
+            axes.grid(alpha=0.3)
+            axes.tick_params(labelsize=8)
+            axes.set_xlabel(f"{curve.kind} ({KINDS[curve.kind]})", size=9)
+            if r == 0:
+                axes.set_title(label, size=9.5, parse_math=False)
+    legend = grid[0, 3].legend(fontsize=7.5, framealpha=0.8, loc="best")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    grid[0, 0].set_title("photos 1 to " + str(len(names)) + ", from above", size=9.5)
+    figure.suptitle("Invariance: how the network's answer changes as a photo is moved, enlarged, turned", size=11, weight="bold")
+    notes = (
+        "Distances are Euclidean, between the features of the transformed and of the untransformed photo. "
+        f"What comes in from outside the photo has the colour {result.fill} (R, G, B)."
+    )
+    figure.supxlabel(notes + (f"\n{command}" if command else ""), size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    return save_figure(figure, path)
+
+
+_THUMB = 64
+
+
+def _strip(photos: Sequence[Picture] | np.ndarray, kind: str, amounts: np.ndarray, fill: Sequence[int]) -> Picture:
+    """A grid of small pictures: a row a photo, a column an amount."""
+    from PIL import Image
+
+    size = (_THUMB - 2, _THUMB - 2)
+    out = np.full((len(photos) * _THUMB, len(amounts) * _THUMB, 3), 255, np.uint8)
+    for r, photo in enumerate(photos):
+        for c, amount in enumerate(amounts):
+            small = Image.fromarray(transformed(np.asarray(photo), kind, float(amount), fill)).resize(size)
+            out[r * _THUMB + 1 : (r + 1) * _THUMB - 1, c * _THUMB + 1 : (c + 1) * _THUMB - 1] = np.asarray(small)
+    return out
+
+
+__all__ = ["FILL", "Curve", "Invariance", "invariance", "plot_invariance", "transformed"]
