@@ -81,8 +81,8 @@ def adaptive_avg_pool2d(input: Array, output_size: int | Sequence[int | None] | 
     op = "adaptive_avg_pool2d"
     check_floats(op, input=input)
     x, unbatched = batched(op, "input", input, 2)
-    if min(x.shape[1:]) < 1:
-        raise ShapeError(f"{op}: expected channels and sizes of at least one, got {tuple(input.shape)}")
+    if min(x.shape[2:]) < 1:
+        raise ShapeError(f"{op}: expected sizes of at least one, got {tuple(input.shape)}")
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     if len(wanted) != 2:
         raise ArgumentError(f"{op}: expected output_size of one or two numbers, got {tuple(wanted)}")
@@ -165,7 +165,11 @@ def _input_gradient(
 def _check(op: str, size: Sequence[int], kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool) -> Geometry:
     if len(size) < 3 or size[1] < 1:
         raise ShapeError(f"{op}: expected at least one channel, got {tuple(size)}")
-    return pool_geometry(op, size[2:], kernel_size, stride, padding, 1, ceil_mode)
+    geometry = pool_geometry(op, size[2:], kernel_size, stride, padding, 1, ceil_mode)
+    if len(size) == 5 and any(s < k for s, k in zip(geometry.size, geometry.kernel, strict=True)):
+        # In three dimensions PyTorch asks for this, padding or not; in one and two it does not.
+        raise ShapeError(f"{op}: expected sizes of at least the kernel's {geometry.kernel}, got {tuple(size)}")
+    return geometry
 
 
 def _axis_windows(geometry: Geometry, axis: int) -> Any:

@@ -138,6 +138,8 @@ def _target_weights(
         q = target * (1 - smoothing) + smoothing / max(classes, 1) if smoothing else target
         normaliser = input.size // max(classes, 1)
         return (q if vector is None else q * vector), normaliser, along
+    if classes < 1 and input.ndim > 2:
+        raise ShapeError(f"{op}: expected at least one class, got input {tuple(input.shape)}")
     if str(target.dtype) not in ("int64", "uint8"):
         raise DtypeError(f"{op}: expected target of int64 or uint8 (class numbers), got {target.dtype}")
     expected = (*input.shape[:along], *input.shape[along + 1 :])
@@ -156,7 +158,7 @@ def _target_weights(
     if reduction == "mean" and normaliser == 0:                     # a mean over no weight: as PyTorch, NaN for what counts
         q = xp.where(hit, xp.full((), float("nan"), dtype=q.dtype), q)
     if smoothing:
-        even = xp.expand_dims(counted, along) * xp.full((), smoothing / classes, dtype=input.dtype)
+        even = xp.expand_dims(counted, along) * xp.full((), smoothing / max(classes, 1), dtype=input.dtype)
         q = q * (1 - smoothing) + (even if vector is None else even * vector)
     return q, normaliser, along
 

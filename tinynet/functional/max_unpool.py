@@ -72,6 +72,8 @@ def _max_unpool(
     check_indices(op, "indices", indices)
     array_module(input, indices)
     x, unbatched = batched(op, "input", input, n)
+    if min(x.shape[1:]) < 1:
+        raise ShapeError(f"{op}: expected channels and sizes of at least one, got input {tuple(input.shape)}")
     if tuple(indices.shape) != tuple(input.shape):
         raise ShapeError(f"{op}: expected indices {tuple(input.shape)} as input is, got {tuple(indices.shape)}")
     size = _output_size(op, n, x.shape[2:], kernel_size, stride, padding, output_size)

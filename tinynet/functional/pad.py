@@ -61,6 +61,8 @@ def _widths(op: str, size: Sequence[int], pad: Any, mode: str) -> dict[int, tupl
     n = len(pad) // 2
     if mode != "constant" and (n not in (1, 2, 3) or len(size) - n not in (1, 2)):
         raise ShapeError(f'{op}: expected an input of {n + 1} or {n + 2} axes to pad {n} of them by "{mode}", got {tuple(size)}')
+    if mode in ("reflect", "replicate") and min(size[len(size) - n - 1 :]) < 1:
+        raise ShapeError(f'{op}: expected channels and sizes of at least one for mode="{mode}", got {tuple(size)}')
     widths = {}
     for i in range(n):
         axis, before, after = len(size) - 1 - i, numbers[2 * i], numbers[2 * i + 1]
