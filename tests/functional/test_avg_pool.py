@@ -24,7 +24,7 @@ def poolings(draw: st.DrawFn) -> dict[str, Any]:
     numbers = partial(st.lists, min_size=n, max_size=n)
     kernel, stride = draw(numbers(st.integers(1, 4))), draw(numbers(st.integers(1, 5)))
     padding = [draw(st.integers(0, k // 2)) for k in kernel]
-    # PyTorch's avg_pool3d takes an input smaller than the kernel, but its gradient then raises: not drawn.
+    # PyTorch's avg_pool3d refuses an input smaller than the kernel, whatever the padding.
     least = kernel if n == 3 else [max(1, k - 2 * p) for k, p in zip(kernel, padding, strict=True)]
     size = [smallest + draw(st.integers(0, 5)) for smallest in least]
     options = {
@@ -113,6 +113,16 @@ def test_adaptive_avg_pool2d_and_its_gradient(
         dtype=dtype,
         layout=layout,
         seed=seed,
+    )
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_three_dimensions_do_not_take_less_than_a_kernel(backend: Backend, ceil_mode: bool) -> None:
+    x = np.zeros((1, 1, 3, 2, 3))
+    check_refused(
+        lambda: F.avg_pool3d(backend.array(x), 3, 1, 1, ceil_mode),
+        lambda: torch.nn.functional.avg_pool3d(torch.from_numpy(x), 3, 1, 1, ceil_mode),
+        "avg_pool3d",
     )
 
 

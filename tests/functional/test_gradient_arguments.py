@@ -102,6 +102,7 @@ def test_arrays_of_two_devices_are_refused(name: str) -> None:
             getattr(F, name)(**good | {key: device_module.asarray(good[key])})
 
 
+SIX, NONE = np.ones((1,) * 6), np.zeros((1,) * 6, np.int64)  # more axes than any op takes
 BAD_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "conv": [
         {"stride": 0}, {"stride": -1}, {"stride": 1.5}, {"stride": (1,) * 4}, {"dilation": 0}, {"padding": -1},
@@ -110,7 +111,7 @@ BAD_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "avg_pool": [
         {"kernel_size": 0}, {"kernel_size": 9}, {"stride": 0}, {"padding": 2}, {"padding": -1}, {"input_size": (2, 0, 4, 4)},
     ],
-    "adaptive": [{"input_size": (2, 4, 4, 4)}, {"input_size": (3, 3, 4, 4)}, {"input_size": (3, 4, 4)}],
+    "adaptive": [{"dy": SIX, "input_size": SIX.shape}, {"input_size": (2, 4, 4, 4)}, {"input_size": (3, 3, 4, 4)}, {"input_size": (3, 4, 4)}],
     "softmax": [{"dim": 2}, {"dim": -3}, {"dim": 1.0}],
     "log_softmax": [{"dim": 2}, {"dim": -3}, {"dim": 1.0}],
     "cross_entropy": [{"reduction": "average"}, {"label_smoothing": 1.5}, {"target": CLASSES + 1}, {"target": CLASSES[:3]}],
@@ -120,7 +121,8 @@ BAD_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "local_response_norm": [{"size": 0}, {"size": 1.5}],
     "pad": [{"pad": (1,)}, {"pad": (-5, 7)}, {"mode": "mirror"}, {"input_size": (2, 3, 5)}],
     "interpolate": [{"size": 5}, {"size": None}, {"mode": "cubic"}, {"input_size": (2, 3, 2)}, {"align_corners": True}],
-    "max_pool": [{"input_size": (2, 4, 4, 4)}, {"input_size": (3, 4, 4)}],
+    "max_pool": [{"input_size": (2, 4, 4, 4)}, {"input_size": (3, 4, 4)}, {"dy": SIX, "indices": NONE, "input_size": SIX.shape}],
+    "max_unpool": [{"dy": SIX, "indices": NONE}],
 }  # fmt: skip
 
 

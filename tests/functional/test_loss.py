@@ -158,6 +158,13 @@ def test_extreme_logits(backend: Backend, reduction: str, smoothing: float) -> N
         np.testing.assert_allclose(backend.host(dx), tensor.grad.numpy(), atol=1e-12)
 
 
+def test_no_samples_of_no_classes(backend: Backend) -> None:
+    x, target = np.zeros((0, 0)), np.zeros(0, np.int64)
+    for smoothing in (0.0, 0.1):
+        value = F.cross_entropy(backend.array(x), backend.array(target), label_smoothing=smoothing, reduction="sum")
+        assert backend.host(value) == 0
+
+
 def test_uint8_class_numbers(backend: Backend) -> None:
     x, target = values(0, (4, 3)), np.array([0, 2, 1, 1], np.uint8)
     expected = torch.nn.functional.cross_entropy(torch.from_numpy(x), torch.from_numpy(target)).numpy()
@@ -192,6 +199,7 @@ INVALID = {
     "targets of bool": ((4, 3), T4.astype(bool), None, {}),
     "class numbers as floats": ((4, 3), T4.astype(np.float64), None, {}),
     "targets of another map size": ((2, 3, 4), np.zeros((2, 5), np.int64), None, {}),
+    "no classes": ((2, 0, 3), np.full((2, 3), -100), None, {}),
     "an input without axes": ((), np.array(0), None, {}),
     "weights for other classes": ((4, 3), T4, np.ones(2), {}),
     "a weight for all": ((4, 3), T4, np.ones(1), {}),

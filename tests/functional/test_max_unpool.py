@@ -109,6 +109,8 @@ INVALID = {
     "an index behind the plane": ((1, 2, 2, 2), GOOD + 16, {"kernel_size": 2}),
     "a negative index": ((1, 2, 2, 2), GOOD - 1, {"kernel_size": 2}),
     "input of two axes": ((2, 2), np.zeros((2, 2), np.int64), {"kernel_size": 2}),
+    "no channels": ((1, 0, 2, 2), GOOD[:, :0], {"kernel_size": 2}),
+    "no cells": ((1, 2, 0, 2), GOOD[:, :, :0], {"kernel_size": 2}),
     "output_size too large": ((1, 2, 2, 2), GOOD, {"kernel_size": 2, "output_size": (6, 4)}),
     "output_size too small": ((1, 2, 2, 2), GOOD, {"kernel_size": 2, "output_size": (4, 2)}),
     "output_size of one number": ((1, 2, 2, 2), GOOD, {"kernel_size": 2, "output_size": (4,)}),

@@ -111,6 +111,8 @@ INVALID = {
     "replication of all axes": ((2, 4), (1, 1, 1, 1), {"mode": "replicate"}),
     "reflection of four axes": ((1, 2, 2, 2, 2, 2), (1,) * 8, {"mode": "reflect"}),
     "reflection of one axis of four": ((2, 3, 4, 5), (1, 1), {"mode": "reflect"}),
+    "reflection without channels": ((2, 0, 4), (1, 1), {"mode": "reflect"}),
+    "replication of no cells": ((2, 3, 0, 4), (1, 1, 1, 1), {"mode": "replicate"}),
     "a value with reflection": ((2, 3, 4), (1, 1), {"mode": "reflect", "value": 2.0}),
 }
 
