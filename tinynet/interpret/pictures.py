@@ -1,8 +1,8 @@
 """How what a network sees is shown: the same conventions in every picture.
 
 A projection has signs, and zero means "nothing": it is shown zero-centred, mid grey for 0, scaled by a stated percentile of its
-magnitude. (Stretching from smallest to largest would move zero and paint structure where there is none.) Maps of one sign are shown in
-cividis, maps with a sign in a blue-white-orange scale; both can be read by colour-blind readers.
+magnitude. (Stretching from smallest to largest would move zero and paint structure where there is none.) Maps of one sign are
+shown in cividis, maps with a sign in a blue-white-orange scale; both can be read by colour-blind readers.
 """
 
 from __future__ import annotations
@@ -71,6 +71,24 @@ def overlay(picture: Picture, values: Array, strength: float = 0.55) -> Picture:
     return ((1 - share) * grey + share * heat(values)).round().astype(np.uint8)
 
 
+def enlarged(picture: Picture, least: int) -> Picture:
+    """Every pixel as a square of equal pixels, so many that the longer edge has at least `least`; larger ones as they are."""
+    times = -(-least // max(picture.shape[:2]))
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def block(pictures: Sequence[Picture], columns: int = 3, gap: int = 2) -> Picture:
+    """Pictures of one size (h, w, 3) as a block, row by row, with clear lines of `gap` pixels between: (H, W, 4), RGBA."""
+    height, width = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    whole = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), dtype=np.uint8)
+    for number, picture in enumerate(pictures):
+        y, x = number // columns * (height + gap), number % columns * (width + gap)
+        whole[y : y + height, x : x + width, :3] = picture
+        whole[y : y + height, x : x + width, 3] = 255
+    return whole
+
+
 class Tile(NamedTuple):
     """A picture of a sheet, and the line below it."""
 
@@ -80,18 +98,20 @@ class Tile(NamedTuple):
 
 def sheet(
     rows: Sequence[Sequence[Tile | None]], path: str | os.PathLike[str], *, title: str = "", notes: str = "",
-    row_names: Sequence[str] = (), column_names: Sequence[str] = (), tile: float = 1.5,
+    row_names: Sequence[str] = (), column_names: Sequence[str] = (), tile: float = 1.5, aspect: float = 1.0,
 ) -> Path:
     """A grid of pictures with captions as one picture file. None leaves a place empty.
 
-    title: above. notes: below: units, what the picture is and is not, the command. tile: the side of a picture in inches.
+    title: above. notes: below: units, what the picture is and is not, the command. tile: the width of a picture in inches.
+    aspect: the height of a picture for a width of 1.
     """
     columns = max((len(row) for row in rows), default=1)
     lines = notes.count("\n") + 1 if notes else 0
     left = 1.1 if row_names else 0.0
     width = max(columns * (tile + 0.12) + left, 5.0)
     captioned = any(cell is not None and cell.caption for row in rows for cell in row)
-    height = len(rows) * (tile + 0.1 + 0.2 * captioned) + 0.35 * bool(title) + 0.3 * bool(column_names) + 0.19 * lines + 0.1
+    height = len(rows) * (tile * aspect + 0.1 + 0.2 * captioned) + 0.1
+    height += 0.35 * bool(title) + 0.3 * bool(column_names) + 0.19 * lines
     figure = new_figure(width, height)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for r, row in enumerate(rows):
@@ -124,4 +144,6 @@ def _host(values: Array, axes: int) -> np.ndarray:
     return values
 
 
-__all__ = ["PERCENTILE", "Picture", "Tile", "centred", "heat", "magnitude", "overlay", "photo", "sheet", "signed"]
+__all__ = [
+    "PERCENTILE", "Picture", "Tile", "block", "centred", "enlarged", "heat", "magnitude", "overlay", "photo", "sheet", "signed",
+]

@@ -1,0 +1,173 @@
+"""What a unit saw, and what its activation is made of: exact receptive-field patches, and projections cut to the same cells."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..backend import Array, array_module, to_host
+from ..data.dataset import Dataset
+from ..data.transforms import ToArray
+from ..distributed import Shards
+from ..errors import ArgumentError, FileError, ShapeError
+from ..nn import Layer
+from ..nn.receptive_field import ReceptiveField, receptive_field
+from .attribution import Attribution
+from .deconvnet import deconvnet
+from .top import LayerTop, TopActivations, Transform, read_input
+from .units import record
+
+_CHUNK = 32                                                     # photos between two looks at the keyboard
+
+
+class Window(NamedTuple):
+    """Cells of the input: rows top … top + height − 1, columns left … left + width − 1. It may reach beyond the border."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def window(field: ReceptiveField | None, position: Sequence[int], size: Sequence[int]) -> Window:
+    """The input cells that the unit at (y, x) of a map can see, of one size for all units of a layer.
+
+    field: of its layer; None: everything. size: (H, W) of the input. Along an axis where the field is as long as the input or
+    longer, or where the layer has no positions, it is the whole axis. Fractions of a cell (behind an upsampling) count as cells.
+    """
+    if len(size) != 2:
+        raise ShapeError(f"window: expected the input's size (H, W), got {tuple(size)}")
+    if field is None or len(position) != 2:
+        return Window(0, 0, size[0], size[1])
+    begin, length = [0, 0], [int(s) for s in size]
+    for axis in range(2):
+        start = field.start[axis] + field.jump[axis] * int(position[axis])
+        whole = float(field.jump[axis]).is_integer() and float(field.start[axis]).is_integer()
+        cells = math.ceil(field.size[axis]) + (not whole)
+        if cells < size[axis]:
+            begin[axis], length[axis] = math.floor(start), cells
+    return Window(begin[0], begin[1], length[0], length[1])
+
+
+def cut(x: Array, where: Window) -> Array:
+    """The cells (…, height, width) of x (…, H, W); 0 beyond its border, which is what a zero-padded layer sees there."""
+    top, left, height, width = where
+    out = array_module(x).zeros((*x.shape[:-2], height, width), dtype=x.dtype)
+    y0, y1 = max(top, 0), min(top + height, x.shape[-2])
+    x0, x1 = max(left, 0), min(left + width, x.shape[-1])
+    if y0 < y1 and x0 < x1:
+        out[..., y0 - top : y1 - top, x0 - left : x1 - left] = x[..., y0:y1, x0:x1]
+    return out
+
+
+class UnitPatches(NamedTuple):
+    """One unit's k strongest photos, the strongest first, all cut to its receptive field.
+
+    patches: (k, 3, h, w) of the input as the model takes it. projections: (k, 3, h, w), each of that one activation.
+    controls: the same through a model with other weights, or None. images, positions, values: as in LayerTop.
+    """
+
+    channel: int
+    images: np.ndarray
+    positions: np.ndarray
+    values: np.ndarray
+    patches: np.ndarray
+    projections: np.ndarray
+    controls: np.ndarray | None
+
+
+def unit_patches(
+    model: Layer, dataset: Dataset, top: TopActivations, layer: str, channels: Sequence[int] | None = None, *,
+    transform: Transform | None = None, method: Attribution | None = None, control: Layer | None = None, side: int | None = None,
+    workers: int | None = None, progress: bool = False,
+) -> list[UnitPatches]:
+    """The patches and projections of a layer's top activations, unit by unit.
+
+    dataset, transform: those of the search. channels: the units; None: all. method: the way back (None: deconvnet(model)).
+    control: a model of the same structure with other weights; its walk begins with the same value at the same place.
+    side: reduce what is larger to that many pixels along its longer edge. workers: threads, which share the photos.
+    Every photo goes through the model once. Raises ArgumentError for an unknown layer or channel.
+    """
+    found = top[layer]
+    channels = range(len(found.values)) if channels is None else channels
+    for channel in channels:
+        if isinstance(channel, bool) or not 0 <= channel < len(found.values):
+            raise ArgumentError(f"layer {layer!r} has channels 0 to {len(found.values) - 1}, got {channel!r}")
+    transform = ToArray() if transform is None else transform
+    field = receptive_field(model, layer)
+    ways = [deconvnet(model) if method is None else method] + ([] if control is None else [deconvnet(control)])
+    tasks: dict[int, list[tuple[int, int]]] = {}                # photo → (channel, rank)
+    for channel in channels:
+        for rank, image in enumerate(found.images[channel].tolist()):
+            tasks.setdefault(image, []).append((channel, rank))
+    made: dict[tuple[int, int], list[np.ndarray]] = {}          # (channel, rank) → patch, projection, control
+
+    def work(images: np.ndarray) -> None:
+        for image in images.tolist():
+            x = read_input(model, dataset, image, transform)
+            if x is None:
+                raise FileError(f"photo {image} was readable when the top activations were found, and is broken now")
+            records = [record(way.model, x, layer) for way in ways]
+            for channel, rank in tasks[image]:
+                place = found.positions[channel, rank].tolist()
+                where = window(field, place, x.shape[2:])
+                tiles = [cut(x[0], where)]
+                for way, taken in zip(ways, records, strict=True):
+                    y = taken.output
+                    value = float(records[0].output[(0, channel, *place)])
+                    signal = array_module(y).zeros_like(y)
+                    signal[(0, channel, *place)] = value
+                    tiles.append(cut(way.back(taken, signal)[0] if value else x[0] * 0, where))
+                made[channel, rank] = [reduced(to_host(tile), side) for tile in tiles]
+
+    _share(work, sorted(tasks, key=lambda image: -len(tasks[image])), workers, progress, layer)
+    return [_gather(channel, found, made) for channel in channels]
+
+
+def reduced(x: np.ndarray, side: int | None) -> np.ndarray:
+    """x (3, H, W), its longer edge reduced to `side` pixels by averaging; as it is if it is not longer."""
+    height, width = x.shape[1:]
+    if side is None or max(height, width) <= side:
+        return x
+    share = side / max(height, width)
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    planes = [Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32)).resize(size, Image.Resampling.BOX) for plane in x]
+    return np.stack([np.asarray(plane) for plane in planes])
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The mean over pictures (k, …) of the cosine between a's and b's; a pair with an empty picture counts as 0."""
+    a, b = (v.reshape(len(v), -1).astype(np.float64) for v in (a, b))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(np.mean((a * b).sum(axis=1) / np.where(norms > 0, norms, 1)))
+
+
+def _share(work: Callable[[np.ndarray], None], images: list[int], workers: int | None, progress: bool, layer: str) -> None:
+    """work on the photos in threads, those with most tasks first, evenly."""
+    from tqdm import tqdm
+
+    bar = tqdm(total=len(images), unit="photo", desc=f"projections of {layer}", leave=False,
+               disable=not (progress and sys.stderr.isatty()))
+    with bar, Shards(workers) as shards:
+        for start in range(0, len(images), _CHUNK):
+            chunk = images[start : start + _CHUNK]
+            dealt = [image for rank in range(shards.workers) for image in chunk[rank :: shards.workers]]
+            shards.apply(work, np.array(dealt))
+            bar.update(len(chunk))
+
+
+def _gather(channel: int, found: LayerTop, made: dict[tuple[int, int], list[np.ndarray]]) -> UnitPatches:
+    columns = list(zip(*(made[channel, rank] for rank in range(found.images.shape[1])), strict=True))
+    parts = [np.stack(column) for column in columns]
+    return UnitPatches(
+        int(channel), found.images[channel], found.positions[channel], found.values[channel], parts[0], parts[1],
+        parts[2] if len(parts) > 2 else None,
+    )
+
+
+__all__ = ["UnitPatches", "Window", "cosine", "cut", "reduced", "unit_patches", "window"]
