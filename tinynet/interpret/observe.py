@@ -40,7 +40,7 @@ def observe(model: Layer, x: Array, layers: Sequence[str], shards: Shards | None
             if path in layers:
                 found.setdefault(path, y)
 
-        return Observed(model.forward(part, watch=watch)[0], found)  # type: ignore[call-arg]
+        return Observed(model.infer(part, watch), found)
 
     parts = [run(x)] if shards is None else shards.apply(run, x)
     silent = [layer for layer in layers if layer not in parts[0].layers]
