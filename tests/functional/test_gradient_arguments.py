@@ -38,6 +38,9 @@ CALLS: dict[str, dict[str, Any]] = {
     "cross_entropy_input_gradient": {"input": ROWS, "target": CLASSES, "weight": THREE, "dy": np.ones(())},
     "nll_loss_input_gradient": {"input": ROWS, "target": CLASSES, "weight": THREE, "dy": np.ones(())},
     "mse_loss_input_gradient": {"input": ROWS, "target": ROWS, "weight": ROWS, "dy": np.ones(())},
+    "group_logsumexp_input_gradient": {
+        "dy": np.ones((4, 2)), "input": ROWS, "output": np.ones((4, 2)), "groups": [[1], [0, 2]]
+    },
     "dropout_input_gradient": {"dy": ROWS, "mask": ROWS},
     "batch_norm_input_gradient": {
         "dy": ROWS, "input": ROWS, "running_mean": THREE, "running_var": THREE, "weight": THREE
@@ -111,7 +114,9 @@ BAD_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "avg_pool": [
         {"kernel_size": 0}, {"kernel_size": 9}, {"stride": 0}, {"padding": 2}, {"padding": -1}, {"input_size": (2, 0, 4, 4)},
     ],
-    "adaptive": [{"dy": SIX, "input_size": SIX.shape}, {"input_size": (2, 4, 4, 4)}, {"input_size": (3, 3, 4, 4)}, {"input_size": (3, 4, 4)}],
+    "adaptive": [
+        {"dy": SIX, "input_size": SIX.shape}, {"input_size": (2, 4, 4, 4)}, {"input_size": (3, 3, 4, 4)}, {"input_size": (3, 4, 4)},
+    ],
     "softmax": [{"dim": 2}, {"dim": -3}, {"dim": 1.0}],
     "log_softmax": [{"dim": 2}, {"dim": -3}, {"dim": 1.0}],
     "cross_entropy": [{"reduction": "average"}, {"label_smoothing": 1.5}, {"target": CLASSES + 1}, {"target": CLASSES[:3]}],
@@ -121,7 +126,10 @@ BAD_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "local_response_norm": [{"size": 0}, {"size": 1.5}],
     "pad": [{"pad": (1,)}, {"pad": (-5, 7)}, {"mode": "mirror"}, {"input_size": (2, 3, 5)}],
     "interpolate": [{"size": 5}, {"size": None}, {"mode": "cubic"}, {"input_size": (2, 3, 2)}, {"align_corners": True}],
-    "max_pool": [{"input_size": (2, 4, 4, 4)}, {"input_size": (3, 4, 4)}, {"dy": SIX, "indices": NONE, "input_size": SIX.shape}],
+    "max_pool": [
+        {"input_size": (2, 4, 4, 4)}, {"input_size": (3, 4, 4)}, {"dy": SIX, "indices": NONE, "input_size": SIX.shape},
+    ],
+    "group": [{"groups": [[0, 1]]}, {"groups": [[0], [1, 2], []]}, {"groups": [[0, 1], [1, 2]]}, {"input": ROWS[0]}],
     "max_unpool": [{"dy": SIX, "indices": NONE}],
 }  # fmt: skip
 
@@ -139,7 +147,7 @@ def test_options_that_do_not_fit_are_refused(backend: Backend, name: str) -> Non
 def test_names_and_defaults_are_pytorchs() -> None:
     import torch
 
-    ops = [name for name in F.__all__ if not name.endswith("_gradient") and name != "dropout_mask"]
+    ops = [name for name in F.__all__ if not name.endswith("_gradient") and name not in ("dropout_mask", "group_logsumexp")]
     assert len(ops) == 31
     for name in ops:
         ours = inspect.signature(getattr(F, name)).parameters

@@ -65,6 +65,33 @@ def test_a_distribution_that_a_common_shift_does_not_change(
     np.testing.assert_allclose(backend.host(F.softmax(backend.array(x + shift), dim)), y, rtol=1e-9)
 
 
+@given(
+    st.integers(0, 4), st.permutations(range(6)), st.integers(1, 5), st.sampled_from(["float64", "float32"]),
+    st.sampled_from(LAYOUTS), st.integers(0, 1000),
+)  # fmt: skip
+def test_group_logsumexp_and_its_gradient(
+    backend: Backend, n: int, columns: list[int], cut: int, dtype: str, layout: str, seed: int
+) -> None:
+    groups = [columns[:cut], columns[cut:]]
+    check_op(
+        backend,
+        lambda input: F.group_logsumexp(input, groups),
+        lambda input: torch.stack([torch.logsumexp(input[:, group], 1) for group in groups], 1),
+        {"input": values(seed, (n, 6))},
+        {"input": lambda a, y, dy: F.group_logsumexp_input_gradient(dy, a["input"], y, groups)},
+        dtype=dtype,
+        layout=layout,
+        seed=seed,
+    )
+
+
+def test_group_logsumexp_does_not_overflow(backend: Backend) -> None:
+    y = backend.host(F.group_logsumexp(backend.array(np.array([[1e4, 1e4, -1e4]])), [[0, 1], [2]]))
+    np.testing.assert_allclose(y, [[1e4 + np.log(2), -1e4]])
+    for groups in ([[0, 1]], [[0, 1], [1, 2]], [[0, 1, 2], []], [[0, 1], [2, 3]]):
+        check_refused(lambda g=groups: F.group_logsumexp(backend.array(np.zeros((2, 3))), g), None, "group_logsumexp")
+
+
 def test_the_gradient_is_the_whole_jacobian(backend: Backend) -> None:
     # Row by row against the definition J = diag(y) − y yᵀ.
     y = backend.host(F.softmax(backend.array(values(5, (4,))), 0))

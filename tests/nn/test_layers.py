@@ -82,6 +82,7 @@ def test_layer_against_torch(backend: Backend, what: str, train: bool, dtype: st
 def test_every_public_layer_is_in_the_table() -> None:
     tested = {name for name, *_ in LAYERS.values()}
     others = {"Layer", "Container", "Sequential", "Concat", "Residual", "Pad", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d"}
+    others.add("GroupLogSumExp")  # torch.nn has none: test_group_logsumexp
     layers = {n for n in nn.__all__ if isinstance(getattr(nn, n), type) and issubclass(getattr(nn, n), nn.Layer)}
     assert layers - others == tested
 
@@ -113,6 +114,14 @@ def test_dropout_in_training(backend: Backend) -> None:
     with pytest.raises(TinynetError, match="rng"):
         layer.forward(x, train=True)
     assert backend.host(nn.Dropout(0.0).forward(x, train=True)[0]).tolist() == backend.host(x).tolist()
+
+
+def test_group_logsumexp(backend: Backend) -> None:
+    class Reference(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.stack([torch.logsumexp(x[:, [3, 0]], 1), torch.logsumexp(x[:, [1, 2, 4]], 1)], 1)
+
+    compare(backend, lambda: nn.GroupLogSumExp([[3, 0], [1, 2, 4]]), Reference(), (6, 5), train=True)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
