@@ -115,7 +115,8 @@ BAD_OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"kernel_size": 0}, {"kernel_size": 9}, {"stride": 0}, {"padding": 2}, {"padding": -1}, {"input_size": (2, 0, 4, 4)},
     ],
     "adaptive": [
-        {"dy": SIX, "input_size": SIX.shape}, {"input_size": (2, 4, 4, 4)}, {"input_size": (3, 3, 4, 4)}, {"input_size": (3, 4, 4)},
+        {"dy": SIX, "input_size": SIX.shape}, {"input_size": (2, 4, 4, 4)}, {"input_size": (3, 3, 4, 4)},
+        {"input_size": (3, 4, 4)},
     ],
     "softmax": [{"dim": 2}, {"dim": -3}, {"dim": 1.0}],
     "log_softmax": [{"dim": 2}, {"dim": -3}, {"dim": 1.0}],
