@@ -22,6 +22,7 @@ from ..nn import Layer
 from ..nn.receptive_field import receptive_field
 from .deconvnet import deconvnet
 from .observe import beside_model, observe, unit_each
+from .panels import wrapped
 from .patches import cut, window
 from .pictures import PERCENTILE, Tile, centred, sheet
 from .units import record
@@ -170,13 +171,13 @@ def plot_evolution(
                 row.append(None if frame is None else Tile(centred(frame.projection), caption + (" (silent)" if dead else "")))
             rows.append(row)
     notes = (
-        "The deconvnet's projection of the strongest activation of each map over the same photos; below it, which photo it is\n"
-        "in and how strong it is. The unit's receptive field is shown; mid grey is 0, the ends of the scale are the "
-        f"{PERCENTILE} % point of\neach picture's magnitude. A jump comes where another photo takes the lead."
+        "The deconvnet's projection of the strongest activation of each map over the same photos; below it, which photo it is in "
+        "and how strong it is. The unit's receptive field is shown; mid grey is 0, the ends of the scale are the "
+        f"{PERCENTILE} % point of each picture's magnitude. A jump comes where another photo takes the lead."
     )
     columns = ["untrained" if epoch == 0 else f"epoch {epoch}" for epoch in epochs]
     return sheet(rows, path, title=title, row_names=names, column_names=columns, tile=1.15,
-                 notes=notes + (f"\n{command}" if command else ""))
+                 notes=wrapped(notes, len(epochs) * 1.27 + 1.1) + (f"\n{command}" if command else ""))
 
 
 __all__ = ["EPOCHS", "Evolution", "Frame", "plot_evolution"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,13 @@ class Board:
         return axes
 
 
+def wrapped(text: str, inches: float) -> str:
+    """Notes broken into lines that fit a picture of that width, which is at least 5 inches."""
+    return "\n".join(textwrap.fill(line, int(14.5 * max(inches, 5.0))) for line in text.split("\n"))
+
+
 def _smooth(picture: Picture) -> str:
     return "nearest" if max(picture.shape[:2]) < 100 else "antialiased"
 
 
-__all__ = ["COLOURS", "Board"]
+__all__ = ["COLOURS", "Board", "wrapped"]

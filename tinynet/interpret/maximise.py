@@ -1,0 +1,176 @@
+"""The input that excites a unit most: in closed form for a first layer, by regularised ascent for the others.
+
+First layer: of all patches of length 1, the filter itself, w/‖w‖, excites it most (Cauchy and Schwarz). Deeper there is no such
+formula. The ascent climbs the gradient of the unit from noise (Erhan et al. 2009); jitter, a slight blur and decay keep it from
+high-frequency patterns that excite the unit and look like nothing (Yosinski et al. 2015, Mordvintsev et al. 2015).
+What it finds is one local maximum, shaped by these regularisers: what the unit *can* answer to, not what it answers to in photos.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import functional as F
+from ..backend import Array, array_module, to_host
+from ..distributed import Shards
+from ..errors import ArgumentError
+from ..nn import Layer
+from .attribution import Attribution
+from .filters import _conv
+from .observe import beside_model, unit_each
+from .panels import wrapped
+from .pictures import PERCENTILE, Tile, centred, photo, sheet
+from .units import record
+
+
+class FirstLayer(NamedTuple):
+    """pictures: (F, C, kh, kw), each of length 1. activations: (F,), the filters' lengths: what they answer, without bias."""
+
+    pictures: np.ndarray
+    activations: np.ndarray
+
+
+def first_layer_optimum(model: Layer, layer: str | None = None) -> FirstLayer:
+    """x = w/‖w‖ for every filter of the first convolution; a filter of zeros has a picture of zeros."""
+    w = np.asarray(to_host(_conv(model, layer)[1].weight))
+    norms = np.sqrt((w.astype(np.float64) ** 2).sum(axis=(1, 2, 3)))
+    return FirstLayer((w / np.where(norms > 0, norms, 1)[:, None, None, None]).astype(w.dtype), norms)
+
+
+@dataclass(frozen=True)
+class Maximisation:
+    """What an ascent found. pictures: (U, C, H, W) in the units of the input. history: (steps + 1, U), the objective on the way,
+    the last entry that of the pictures. layer None: the units are classes.
+    """
+
+    layer: str | None
+    channels: tuple[int, ...]
+    pictures: np.ndarray
+    history: np.ndarray
+
+    @property
+    def activations(self) -> np.ndarray:
+        """(U,): what the units answer to their pictures."""
+        return self.history[-1]
+
+
+def maximise(
+    model: Layer, layer: str | None, channels: Sequence[int], size: Sequence[int], *, whole: bool = False, steps: int = 128,
+    rate: float = 0.1, decay: float = 0.01, blur: float = 0.5, blur_every: int = 4, jitter: int = 2,
+    bounds: tuple[Any, Any] | None = None, seed: int = 0, workers: int | None = None,
+) -> Maximisation:
+    """Climb from noise towards what excites each of the units, all of them at once.
+
+    layer: None, the output (channels are classes, their logits climbed). size: (C, H, W) of the input.
+    whole: the mean of the whole map; otherwise its central unit. Each step adds `rate` times the gradient over its own RMS, then
+    takes off the share `decay`; every `blur_every` steps a Gaussian of `blur` pixels (standard deviation) smooths; each step sees
+    the picture moved by up to `jitter` pixels, the same for all units. 0 turns a regulariser off.
+    bounds: (lowest, highest) values of a pixel, numbers or one a channel. seed: of the noise and the jitter. A unit's picture
+    does not depend on which others are climbed with it.
+    """
+    if steps < 1 or not rate > 0 or not 0 <= decay < 1 or blur < 0 or blur_every < 1 or jitter < 0:
+        raise ArgumentError(
+            "maximise: expected steps and blur_every of at least 1, rate above 0, decay from 0 to 1, blur and jitter not below 0"
+        )
+    if len(size) != 3:
+        raise ArgumentError(f"maximise: expected size (C, H, W), got {tuple(size)}")
+    channels = tuple(channels)
+    if not channels:
+        raise ArgumentError("maximise: expected at least one channel")
+    rng = np.random.default_rng(seed)
+    noise = 0.1 * rng.standard_normal((1, *size))
+    state = next(iter(model.state_dict().values()), None)
+    dtype = np.float32 if state is None else np.dtype(str(state.dtype))
+    x = beside_model(model, np.repeat(noise, len(channels), axis=0).astype(dtype))
+    xp = array_module(x)
+    limits = None if bounds is None else [xp.asarray(np.reshape(np.asarray(b, dtype), (-1, 1, 1))) for b in bounds]
+    walk, history = Attribution(model), np.empty((steps + 1, len(channels)))
+
+    with Shards(workers) as shards:
+        def climb(units: np.ndarray, x: Array) -> tuple[np.ndarray, Array]:
+            """The objective of these units and its gradient."""
+            taken = record(model, x, layer)
+            y = taken.output
+            mask = _objective(y, [channels[i] for i in units], whole)
+            return to_host((y * mask).reshape(len(x), -1).sum(axis=1)), walk.back(taken, mask)
+
+        def parts(x: Array) -> list[tuple[np.ndarray, Array]]:
+            numbers = np.arange(len(channels))
+            if xp is not np:
+                return [climb(numbers, x)]
+            return shards.apply(lambda units: climb(units, x[units]), numbers)
+
+        for step in range(steps):
+            dy, dx = rng.integers(-jitter, jitter + 1, 2).tolist()
+            found = parts(xp.roll(x, (dy, dx), axis=(2, 3)))
+            history[step] = np.concatenate([value for value, _ in found])
+            gradient = xp.roll(xp.concatenate([g for _, g in found]), (-dy, -dx), axis=(2, 3))
+            rms = xp.sqrt((gradient * gradient).mean(axis=(1, 2, 3), keepdims=True))
+            x = (1 - decay) * (x + rate * gradient / xp.maximum(rms, 1e-12))
+            if blur and (step + 1) % blur_every == 0:
+                x = _blurred(x, blur)
+            if limits is not None:
+                x = xp.minimum(xp.maximum(x, limits[0]), limits[1])
+            x = x.astype(dtype, copy=False)
+        history[-1] = np.concatenate([value for value, _ in parts(x)])
+    return Maximisation(layer, channels, to_host(x), history)
+
+
+def plot_maximisation(
+    results: Sequence[Maximisation], path: str | os.PathLike[str], *, mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None, classes: Sequence[str] = (), command: str = "",
+) -> Path:
+    """A row a layer, a column a unit. With the mean and std of the input the pictures have the colours a photo would have;
+    without they are zero-centred.
+    """
+    rows: list[list[Tile | None]] = []
+    names = []
+    for result in results:
+        names.append("classes" if result.layer is None else result.layer)
+        shown = [
+            centred(x) if mean is None or std is None else photo(x / max(1.0, float(np.abs(x).std()) or 1.0), mean, std)
+            for x in result.pictures
+        ]
+        said = [classes[c] if result.layer is None and len(classes) else f"map {c}" for c in result.channels]
+        rows.append([
+            Tile(picture, f"{name}: {value:.3g}") for picture, name, value in zip(shown, said, result.activations, strict=True)
+        ])
+    columns = max(len(row) for row in rows)
+    notes = (
+        "Each picture was climbed from noise towards one unit; below it, what the unit answers to it. "
+        + (f"Mid grey is 0, the ends of the scale are the {PERCENTILE} % point of each picture's magnitude. " if mean is None else
+           "Colours as of photos. ")
+        + "What a unit can answer to, shaped by the regularisers; not what it answers to in photos."
+    )
+    return sheet(rows, path, title="Activation maximisation", row_names=names, tile=1.4,
+                 notes=wrapped(notes, columns * 1.52 + 1.1) + (f"\n{command}" if command else ""))
+
+
+def _objective(y: Array, channels: Sequence[int], whole: bool) -> Array:
+    """A mask of y's shape whose inner product with y is the objective of each image's unit."""
+    if y.ndim == 2 or not whole:
+        centre = [tuple(s // 2 for s in y.shape[2:])] * len(y)
+        return unit_each(y, channels, centre)
+    mask = unit_each(y, channels, [(0,) * (y.ndim - 2)] * len(y)).max(axis=tuple(range(2, y.ndim)), keepdims=True)
+    return array_module(y).zeros_like(y) + mask / float(np.prod(y.shape[2:]))
+
+
+def _blurred(x: Array, sigma: float) -> Array:
+    """A Gaussian over both axes, the border repeated."""
+    reach = max(1, int(np.ceil(3 * sigma)))
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    weights /= weights.sum()
+    height, width = x.shape[2:]
+    x = F.pad(x, (0, 0, reach, reach), "replicate")
+    x = sum(float(w) * x[:, :, i : i + height] for i, w in enumerate(weights))
+    x = F.pad(x, (reach, reach, 0, 0), "replicate")
+    return sum(float(w) * x[:, :, :, i : i + width] for i, w in enumerate(weights))
+
+
+__all__ = ["FirstLayer", "Maximisation", "first_layer_optimum", "maximise", "plot_maximisation"]
