@@ -55,7 +55,7 @@ def one(what: str, data: str | None, seed: int, output: Path) -> dict:
     else:
         parts = folder_parts(data, per_class=600, cache=recipe.cache, seed=seed)
     started = time.perf_counter()
-    result = train_classifier(parts.train, parts.validation, parts.test, recipe, output, seed=seed, positive="cat")
+    result = train_classifier(parts, recipe, output, seed=seed, positive="cat")
     return {
         "seed": seed, "epochs": recipe.epochs, "seconds": round(time.perf_counter() - started, 1),
         "accuracy": {part: round(evaluation.accuracy, 4) for part, evaluation in result.evaluations.items()},

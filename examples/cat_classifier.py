@@ -41,8 +41,8 @@ def main() -> None:
 
     # Train, evaluate, write the files. tinynet/train/trainer.py has the loop, tinynet/models/catnet.py the network.
     train_classifier(
-        parts.train, parts.validation, parts.test, recipe, options.output,
-        seed=options.seed, epochs=options.epochs, resume=options.resume, positive="cat" if "cat" in parts.train.classes else None,
+        parts, recipe, options.output, seed=options.seed, epochs=options.epochs, resume=options.resume,
+        positive="cat" if "cat" in parts.train.classes else None,
         command=" ".join(["python", sys.argv[0], *(word for word in sys.argv[1:] if word != "--resume")]),
     )
     print(f"\nTry it on a photo of your own:  tinynet predict {options.output}/model.safetensors photo.jpg")

@@ -79,7 +79,7 @@ def train(
     print(parts.description)
     words = ["tinynet", *sys.argv[1:]]
     train_classifier(
-        *parts[:3], recipe, output, seed=seed, epochs=epochs, workers=workers, resume=resume,
+        parts, recipe, output, seed=seed, epochs=epochs, workers=workers, resume=resume,
         positive="cat" if "cat" in parts.train.classes else None,
         command=shlex.join(word for word in words if word != "--resume"),
     )

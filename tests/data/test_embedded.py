@@ -108,3 +108,12 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "train-cat.png").write_bytes(b"damaged")
     with pytest.raises(FileError, match=r"train-cat\.png: damaged"):
         embedded()
+
+
+def test_kinds_say_what_each_not_cat_is() -> None:
+    plain, kinds = embedded("train"), embedded("train", kinds=True)
+    np.testing.assert_array_equal(plain.images, kinds.images)
+    assert kinds.classes[0] == "cat" and len(kinds.classes) == 10
+    np.testing.assert_array_equal(kinds.labels == 0, plain.labels == 0)
+    counts = np.bincount(kinds.labels)
+    assert counts[0] == 1500 and set(counts[1:]) == {166, 167}

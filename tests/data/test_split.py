@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinynet.data import ArrayDataset, balanced_sample, split
+from tinynet.data import ArrayDataset, Relabelled, balanced_sample, split
 from tinynet.errors import ArgumentError
 
 
@@ -80,3 +80,14 @@ def test_refusals() -> None:
         balanced_sample(ds, 5)
     with pytest.raises(ArgumentError, match="per_class"):
         balanced_sample(ds, 0)
+
+
+def test_relabelled_unites_classes_and_keeps_the_pictures() -> None:
+    images = np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3)
+    fine = ArrayDataset(images, [0, 1, 2, 1], ["cat", "dog", "ship"])
+    coarse = Relabelled(fine, [0, 1, 1], ["cat", "notcat"])
+    assert coarse.classes == ["cat", "notcat"] and coarse.labels.tolist() == [0, 1, 1, 1] and len(coarse) == 4
+    np.testing.assert_array_equal(coarse[3][0], images[3])
+    assert coarse[2][1] == 1 and coarse.name(2) == fine.name(2)
+    with pytest.raises(ArgumentError, match="3 new labels"):
+        Relabelled(fine, [0, 1], ["cat", "notcat"])

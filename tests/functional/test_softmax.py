@@ -144,3 +144,29 @@ def test_integers_are_refused(backend: Backend, name: str) -> None:
         lambda: getattr(torch.nn.functional, name)(torch.zeros(3, dtype=torch.int64), 0),
         name,
     )
+
+
+@pytest.mark.parametrize("groups", [[[0], [1, 2, 3]], [[2, 0], [3, 1]], [[0, 1, 2, 3]], [[3], [2], [1], [0]]])
+@pytest.mark.parametrize("scale", [1.0, 400.0])  # e^400 does not overflow if the largest is taken out first
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_group_logsumexp_and_its_gradient(backend: Backend, groups: list[list[int]], scale: float, count: int) -> None:
+    check_op(
+        backend,
+        lambda input: F.group_logsumexp(input, groups),
+        lambda input: torch.stack([torch.logsumexp(input[:, group], 1) for group in groups], 1),
+        {"input": scale * values(7, (count, 4))},
+        {"input": lambda a, y, dy: F.group_logsumexp_input_gradient(dy, a["input"], y, groups)},
+        dtype="float64",
+    )
+
+
+def test_group_logsumexp_gives_the_probabilities_of_unions() -> None:
+    x = values(3, (5, 6))
+    united = F.softmax(F.group_logsumexp(x, [[4, 1], [0, 2, 3, 5]]), 1)
+    np.testing.assert_allclose(united[:, 0], F.softmax(x, 1)[:, [4, 1]].sum(axis=1), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("groups", [[[0]], [[0, 1], [1, 2]], [[0, 1], []], [[0, 1, 2, 3]]])
+def test_groups_must_share_out_the_columns(groups: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="share its K columns"):
+        F.group_logsumexp(np.zeros((2, 3)), groups)

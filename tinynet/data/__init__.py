@@ -8,7 +8,7 @@
 from tinynet.data import transforms
 from tinynet.data.builtin import embedded
 from tinynet.data.cache import CachedDataset, cached
-from tinynet.data.dataset import ArrayDataset, BrokenPhoto, Dataset, Subset
+from tinynet.data.dataset import ArrayDataset, BrokenPhoto, Dataset, Relabelled, Subset
 from tinynet.data.description import describe
 from tinynet.data.folder import ImageFolder, PhotoDataset
 from tinynet.data.known_sets import known, known_names
@@ -17,7 +17,7 @@ from tinynet.data.photo import read_photo
 from tinynet.data.splits import balanced_sample, split
 
 __all__ = [
-    "Dataset", "ArrayDataset", "Subset", "ImageFolder", "PhotoDataset", "CachedDataset", "BrokenPhoto",
+    "Dataset", "ArrayDataset", "Subset", "Relabelled", "ImageFolder", "PhotoDataset", "CachedDataset", "BrokenPhoto",
     "embedded", "known", "known_names", "cached", "read_photo", "describe",
     "split", "balanced_sample",
     "Loader", "transforms",

@@ -87,6 +87,29 @@ class Subset:
         return name(self.dataset, int(self.indices[index]))
 
 
+class Relabelled:
+    """The same pictures under coarser classes: old label k becomes mapping[k], a position in `classes`."""
+
+    def __init__(self, dataset: Dataset, mapping: Sequence[int], classes: Sequence[str]) -> None:
+        if len(mapping) != len(dataset.classes):
+            raise ArgumentError(f"Relabelled: expected {len(dataset.classes)} new labels, one a class, got {len(mapping)}")
+        self.dataset = dataset
+        self.classes = list(classes)
+        self.labels = checked_labels("Relabelled", np.asarray(mapping)[dataset.labels], len(dataset), self.classes)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Picture, int]:
+        return self.dataset[index][0], int(self.labels[index])
+
+    def load(self, index: int, size: int | None) -> Picture:
+        return load(self.dataset, index, size)
+
+    def name(self, index: int) -> str:
+        return name(self.dataset, index)
+
+
 def name(dataset: Dataset, index: int) -> str:
     """What a message calls this sample: its file, where it has one."""
     return dataset.name(index) if hasattr(dataset, "name") else f"sample {index}"

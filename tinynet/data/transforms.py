@@ -248,10 +248,11 @@ class Normalize:
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """With probability p a rectangle of a float (C, H, W) becomes `value` (Zhong et al. 2017); after Normalize, 0 is the mean colour.
+    """With probability p a rectangle of a float (C, H, W) becomes `value` (Zhong et al. 2017); after Normalize, 0 is
+    the mean colour.
 
-    scale: the share of the picture's area, drawn evenly. ratio: height over width, drawn evenly on a logarithmic scale. A rectangle that does
-    not fit is drawn anew, ten times at most.
+    scale: the share of the picture's area, drawn evenly. ratio: height over width, drawn evenly on a logarithmic
+    scale. A rectangle that does not fit is drawn anew, ten times at most.
     """
 
     p: float = 0.5

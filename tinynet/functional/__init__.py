@@ -82,7 +82,14 @@ from .norm import (
     local_response_norm_input_gradient,
 )
 from .pad import pad, pad_input_gradient
-from .softmax import log_softmax, log_softmax_input_gradient, softmax, softmax_input_gradient
+from .softmax import (
+    group_logsumexp,
+    group_logsumexp_input_gradient,
+    log_softmax,
+    log_softmax_input_gradient,
+    softmax,
+    softmax_input_gradient,
+)
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -121,6 +128,8 @@ __all__ = [
     "dropout",
     "dropout_input_gradient",
     "dropout_mask",
+    "group_logsumexp",
+    "group_logsumexp_input_gradient",
     "interpolate",
     "interpolate_input_gradient",
     "leaky_relu",

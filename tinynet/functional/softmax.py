@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from ..backend import Array
-from ..errors import DtypeError
+from ..errors import DtypeError, ShapeError
 from ._check import axis, check_floats, same_shape
 
 
@@ -32,6 +33,39 @@ def log_softmax(input: Array, dim: int | None = None, dtype: Any = None) -> Arra
         return x.copy()
     shifted = x - _largest(xp, x, along)
     return shifted - xp.log(xp.exp(shifted).sum(axis=along, keepdims=True))
+
+
+def group_logsumexp(input: Array, groups: Sequence[Sequence[int]]) -> Array:
+    """y_g = log Σ_{k in group g} e^{x_k}: the logits of unions of classes, so that softmax(y)_g = Σ_{k in g} softmax(x)_k.
+
+    input: (N, K). groups: of each result the columns it unites, every column in one group. Returns (N, len(groups)).
+    """
+    xp = check_floats("group_logsumexp", input=input)
+    _check_groups("group_logsumexp", input, groups)
+    parts = []
+    for group in groups:
+        x = input[:, list(group)]
+        largest = x.max(axis=1, keepdims=True)
+        parts.append(largest + xp.log(xp.exp(x - largest).sum(axis=1, keepdims=True)))
+    return xp.concatenate(parts, axis=1)
+
+
+def group_logsumexp_input_gradient(dy: Array, input: Array, output: Array, groups: Sequence[Sequence[int]]) -> Array:
+    """∂ℓ/∂x for group_logsumexp: dx_k = dy_g · e^{x_k − y_g}, each column's share of its group. Returns input's shape."""
+    xp = check_floats("group_logsumexp_input_gradient", dy=dy, input=input, output=output)
+    _check_groups("group_logsumexp_input_gradient", input, groups)
+    same_shape("group_logsumexp_input_gradient", output=output, dy=dy)
+    dx = xp.empty_like(input)
+    for g, group in enumerate(groups):
+        columns = list(group)
+        dx[:, columns] = dy[:, g : g + 1] * xp.exp(input[:, columns] - output[:, g : g + 1])
+    return dx
+
+
+def _check_groups(op: str, input: Array, groups: Sequence[Sequence[int]]) -> None:
+    columns = sorted(column for group in groups for column in group)
+    if input.ndim != 2 or columns != list(range(input.shape[1])) or not all(groups):
+        raise ShapeError(f"{op}: expected input (N, K) and groups that share its K columns, got {tuple(input.shape)}, {groups}")
 
 
 def softmax_input_gradient(dy: Array, output: Array, dim: int) -> Array:

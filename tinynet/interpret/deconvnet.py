@@ -78,6 +78,12 @@ def _(layer: _BatchNorm, saved: Any, signal: Array) -> Array:
     return layer.input_gradient(saved, signal)
 
 
+@deconv.register
+def _(layer: nn.GroupLogSumExp, saved: Saved, signal: Array) -> Array:
+    """Each class of a union gets its share, as a max-pooling with soft switches."""
+    return layer.input_gradient(saved, signal)
+
+
 @deconv.register(nn.AvgPool1d)
 @deconv.register(nn.AdaptiveAvgPool2d)
 @deconv.register(nn.Flatten)

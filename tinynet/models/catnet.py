@@ -7,6 +7,7 @@ stands before the normalisation: max and ReLU may change places, and a map that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..nn import (
     Conv2d,
     Dropout,
     Flatten,
+    GroupLogSumExp,
     Layer,
     Linear,
     MaxPool2d,
@@ -28,20 +30,27 @@ from .registry import register
 
 
 @register
-def catnet(classes: int = 2, size: int = 32, dropout: float = 0.3, rng: np.random.Generator | None = None) -> Sequential:
-    """For small photos: five 3×3 convolutions, 32, 64, 128, 128, 256 maps. Input (N, 3, size, size), logits (N, classes)."""
+def catnet(
+    classes: int = 2, size: int = 32, groups: Sequence[Sequence[int]] | None = None, dropout: float = 0.3,
+    rng: np.random.Generator | None = None,
+) -> Sequential:
+    """For small photos: five 3×3 convolutions, 32, 64, 128, 128, 256 maps. Input (N, 3, size, size), logits (N, classes).
+
+    groups: a last layer unites classes; then logits are (N, len(groups)).
+    """
     rng = rng or np.random.default_rng()
     layers: dict[str, Layer] = {}
     channels = 3
     for number, (maps, pooled) in enumerate([(32, True), (64, True), (128, False), (128, True), (256, False)], 1):
         layers.update(_stage(number, channels, maps, 3, 1, MaxPool2d(2) if pooled else None, rng))
         channels = maps
-    return _with_head(layers, MaxPool2d(size // 8), channels, classes, dropout, rng)
+    return _with_head(layers, MaxPool2d(size // 8), channels, classes, groups, dropout, rng)
 
 
 @register
 def photonet(
-    classes: int = 2, stem: tuple[int, int] = (7, 4), dropout: float = 0.3, rng: np.random.Generator | None = None
+    classes: int = 2, stem: tuple[int, int] = (7, 4), groups: Sequence[Sequence[int]] | None = None, dropout: float = 0.3,
+    rng: np.random.Generator | None = None,
 ) -> Sequential:
     """For photos of 64×64 and more: a coarse first convolution, then four of 3×3, with 32, 64, 128, 128, 256 maps.
 
@@ -54,7 +63,7 @@ def photonet(
     for number, (maps, pooled) in enumerate([(64, True), (128, False), (128, True), (256, False)], 2):
         layers.update(_stage(number, channels, maps, 3, 1, MaxPool2d(2) if pooled else None, rng))
         channels = maps
-    return _with_head(layers, AdaptiveAvgPool2d(1), channels, classes, dropout, rng)
+    return _with_head(layers, AdaptiveAvgPool2d(1), channels, classes, groups, dropout, rng)
 
 
 def _stage(
@@ -68,8 +77,13 @@ def _stage(
 
 
 def _with_head(
-    layers: dict[str, Layer], pool: Layer, channels: int, classes: int, dropout: float, rng: np.random.Generator
+    layers: dict[str, Layer], pool: Layer, channels: int, classes: int, groups: Sequence[Sequence[int]] | None, dropout: float,
+    rng: np.random.Generator,
 ) -> Sequential:
-    """The strongest (or mean) answer of each last map, dropout, and one linear layer."""
-    head = {"pool": pool, "flatten": Flatten(), "dropout": Dropout(dropout), "fc": Linear(channels, classes, rng=rng)}
+    """The strongest (or mean) answer of each last map, dropout, one linear layer, and unions of its classes if asked for."""
+    head: dict[str, Layer] = {
+        "pool": pool, "flatten": Flatten(), "dropout": Dropout(dropout), "fc": Linear(channels, classes, rng=rng),
+    }
+    if groups is not None:
+        head["groups"] = GroupLogSumExp(groups)
     return Sequential({**layers, **head})

@@ -4,6 +4,7 @@ has it anyway.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +84,28 @@ class Softmax(_FromOutput):
 
     def input_gradient(self, saved: _FromOutput.Saved, dy: Array) -> Array:
         return F.softmax_input_gradient(dy, saved.output, self.dim)
+
+
+class GroupLogSumExp(Layer):
+    """The logits of unions of classes: (N, K) → (N, groups). A last layer for a network that was taught finer
+    classes than are asked for.
+    """
+
+    config_names = ("groups",)
+
+    class Saved(NamedTuple):
+        input: Array
+        output: Array
+
+    def __init__(self, groups: Sequence[Sequence[int]]) -> None:
+        self.groups = [list(group) for group in groups]
+
+    def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
+        y = F.group_logsumexp(x, self.groups)
+        return y, self.Saved(x, y)
+
+    def input_gradient(self, saved: Saved, dy: Array) -> Array:
+        return F.group_logsumexp_input_gradient(dy, saved.input, saved.output, self.groups)
 
 
 class LogSoftmax(_FromOutput):

@@ -44,6 +44,10 @@ class Container(Layer):
     def children(self) -> Iterator[tuple[str, Layer]]:
         return ((_visible(name), child) for name, child in self._children.items())
 
+    def named_children(self) -> Iterator[tuple[str, Layer]]:
+        """(name, child) as they were given, underscores and all."""
+        return iter(self._children.items())
+
     def __iter__(self) -> Iterator[Layer]:
         return iter(self._children.values())
 

@@ -11,14 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data import Dataset, Loader, transforms
+from ..backend import Array, array_module
+from ..data import Dataset, Loader, Relabelled, transforms
 from ..data.preprocessing import Preprocessing
 from ..errors import ArgumentError
 from ..files import write_text
+from ..functional import group_logsumexp
 from ..models import TrainedModel, create
-from ..nn import CrossEntropyLoss, Layer, summary
+from ..nn import CrossEntropyLoss, Layer, Sequential, summary
 from ..optim import AdamW, OneCycleLR
 from .evaluation import Evaluation, evaluate
+from .photos import Parts
 from .plots import plot_confusion_matrix, plot_history, plot_predictions
 from .progress import Mode
 from .trainer import Trainer
@@ -31,6 +34,7 @@ class Recipe:
     """How to train: which model, on what input, with which augmentation, for how long.
 
     augment: what is done to a training photo, uint8 (H, W, 3), before it becomes an input; it ends in the input's size.
+    finish: what is done to the normalised input, float32 (3, H, W).
     cache: the shorter side at which decoded photos are kept in memory, pixels. AdamW with weight decay on all but
     biases and norms; one
     cycle of the learning rate (Smith & Topin 2017) up to `lr` in the first `rise` of the steps; smoothed labels.
@@ -39,6 +43,7 @@ class Recipe:
     model: str
     preprocessing: Preprocessing
     augment: tuple[Callable[..., Any], ...]
+    finish: tuple[Callable[..., Any], ...]
     epochs: int
     batch_size: int
     lr: float
@@ -62,6 +67,7 @@ def recipe_for(size: int) -> Recipe:
                 transforms.RandomCrop(size, padding=size // 8, padding_mode="reflect"),
                 transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.2, 0.2, 0.2),
             ),
+            finish=(transforms.RandomErasing(1.0, scale=(1 / 16, 1 / 16), ratio=(1.0, 1.0)),),
             epochs=40, batch_size=32, lr=3e-3,
         )
     return Recipe(
@@ -71,6 +77,7 @@ def recipe_for(size: int) -> Recipe:
             transforms.RandomResizedCrop(size, scale=(0.35, 1.0)),
             transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.3, 0.3, 0.4),
         ),
+        finish=(transforms.RandomErasing(0.3, scale=(0.02, 0.16), ratio=(1.0, 1.0)),),
         epochs=60, batch_size=16, lr=1e-3,
     )
 
@@ -85,19 +92,31 @@ class Classifier(NamedTuple):
 
 
 def train_classifier(
-    train: Dataset, validation: Dataset, test: Dataset | None, recipe: Recipe, output: str | os.PathLike[str],
+    photos: Parts, recipe: Recipe, output: str | os.PathLike[str],
     *, seed: int = 0, epochs: int | None = None, workers: int | None = None, resume: bool = False, positive: str | None = None,
     progress: Mode | None = None, say: Callable[[str], None] = print, command: str = "",
 ) -> Classifier:
     """Train by the recipe, evaluate on all parts, and write everything into the folder `output`.
+
+    photos: from embedded_parts or folder_parts. Where classes are united (photos.unions), the network is taught the
+    finer ones and a last layer unites them.
 
     epochs: instead of the recipe's. resume: go on from output/last.safetensors. positive: the class that precision, recall and F1
     are of (default: the mean over the classes). command: how a user calls this, for the files and the advice after Ctrl-C.
     The weights are those of the last epoch: with a cycle that ends at a learning rate of zero there is no better one to pick, and
     validation figures stay honest.
     """
-    output, classes = Path(output), train.classes
-    model = create(recipe.model, classes=len(classes), rng=np.random.default_rng(seed), **recipe.arguments)
+    output, train = Path(output), photos.train
+    arguments: dict[str, Any] = {"classes": len(train.classes), **recipe.arguments}
+    classes, groups = train.classes, None
+    if photos.unions is not None:
+        classes = list(photos.unions)
+        groups = [[train.classes.index(kind) for kind in kinds] for kinds in photos.unions.values()]
+        arguments["groups"] = groups
+    whole = create(recipe.model, rng=np.random.default_rng(seed), **arguments)
+    assert isinstance(whole, Sequential)
+    # The last layer, which unites classes, stays out of the training: what is taught are the finer classes.
+    model = whole if groups is None else Sequential(dict(list(whole.named_children())[:-1]))
     epochs = recipe.epochs if epochs is None else epochs
     crop, to_input = recipe.preprocessing.crop, recipe.preprocessing.to_input()
     table = summary(model, (3, crop, crop))
@@ -105,27 +124,33 @@ def train_classifier(
         f"{recipe.model}: {table.parameters:,} parameters, {table.multiply_adds / 1e6:,.1f} million multiply-adds a photo "
         f"of {crop}×{crop}; {epochs} epochs on {len(train):,} photos, learning rate up to {recipe.lr:g}, seed {seed}"
     )
-    batch_size = min(recipe.batch_size, len(train))
     loader = Loader(
-        train, batch_size, transforms.Compose([*recipe.augment, to_input]), shuffle=True, seed=seed, drop_last=True
+        train, min(recipe.batch_size, len(train)), transforms.Compose([*recipe.augment, to_input, *recipe.finish]),
+        shuffle=True, seed=seed, drop_last=True,
     )
-    parts = {"train": train, "validation": validation, **({} if test is None else {"test": test})}
-    plain = {name: Loader(part, 64, recipe.preprocessing.transform()) for name, part in parts.items()}
+    as_they_are = recipe.preprocessing.transform()
     trainer = Trainer(
-        model, CrossEntropyLoss(label_smoothing=recipe.label_smoothing), _optimizer(model, recipe), loader, plain["validation"],
+        model, CrossEntropyLoss(label_smoothing=recipe.label_smoothing), _optimizer(model, recipe), loader,
+        Loader(photos.validation, 64, as_they_are),
         epochs=epochs, schedule=OneCycleLR(recipe.lr, total_steps=max(epochs * len(loader), 1), pct_start=recipe.rise),
-        output=output, seed=seed, workers=workers, progress=progress,
+        output=output, seed=seed, workers=workers, progress=progress, right=None if groups is None else _right(groups),
         config={"recipe": recipe.model, "classes": classes, "size": crop, "command": command},
         resume_hint=f"{command} --resume" if command else None,
     )
     history = trainer.fit(resume=resume)
 
-    evaluations = {name: evaluate(model, batches, CrossEntropyLoss()) for name, batches in plain.items()}
+    parts: dict[str, Dataset] = {"train": train, "validation": photos.validation}
+    if photos.test is not None:
+        parts["test"] = photos.test
+    if groups is not None:
+        mapping = [next(g for g, group in enumerate(groups) if kind in group) for kind in range(len(train.classes))]
+        parts = {name: Relabelled(part, mapping, classes) for name, part in parts.items()}
+    evaluations = {name: evaluate(whole, Loader(part, 64, as_they_are), CrossEntropyLoss()) for name, part in parts.items()}
     which = None if positive is None else classes.index(positive)
     figures = {name: evaluation.metrics(which) for name, evaluation in evaluations.items()}
     say(figures_table(figures, {name: len(part) for name, part in parts.items()}, positive))
     trained = TrainedModel(
-        model, recipe.model, {"classes": len(classes), **recipe.arguments}, classes, recipe.preprocessing,
+        whole, recipe.model, arguments, classes, recipe.preprocessing,
         {"figures": _rounded(figures), "command": command, "seed": seed, "epochs": epochs},
     )
     files = {
@@ -140,6 +165,19 @@ def train_classifier(
     write_text(files["figures"], json.dumps(_rounded(figures), indent=2) + "\n")
     say("\n".join(f"{what:<16}  {path}" for what, path in files.items()))
     return Classifier(trained, evaluations, files)
+
+
+def _right(groups: list[list[int]]) -> Callable[[Array, Array], float]:
+    """Counts what is right once classes are united."""
+    union = np.empty(sum(map(len, groups)), np.int64)
+    for g, group in enumerate(groups):
+        union[group] = g
+
+    def right(logits: Array, target: Array) -> float:
+        said = group_logsumexp(logits, groups).argmax(axis=1)
+        return float((said == array_module(target).asarray(union)[target]).sum())
+
+    return right
 
 
 def _optimizer(model: Layer, recipe: Recipe) -> AdamW:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Trainer:
     callbacks: see Callback; EarlyStopping is one.
     output: a folder for last.safetensors and best.safetensors (checkpoints: the last epoch, and the one best by
         `monitor`, a column of the history), history.json and history.csv, all written each epoch; None: nothing.
+    right: (logits, target) -> how many are classified rightly, for the accuracies; None: the highest logit is the class.
     seed: of dropout; the loader has its own.
     workers: threads that share a batch; None: as many as a resumed run had, or one a core.
     config: kept in the checkpoints, plain JSON values.
@@ -66,6 +67,7 @@ class Trainer:
         monitor: str | None = None,
         seed: int = 0,
         workers: int | None = None,
+        right: Callable[[Array, Array], float] | None = None,
         config: dict[str, Any] | None = None,
         progress: Mode | None = None,
         resume_hint: str | None = None,
@@ -93,6 +95,7 @@ class Trainer:
         self.seed, self.config, self.progress, self.resume_hint = seed, config or {}, progress, resume_hint
         self._shards = Shards(workers)
         self._any_workers = workers is None
+        self.right = right or count_right
         self.state, self.history = State(), History()
         self.stop_reason: str | None = None
         self._buffers: dict[str, Array] | None = None  # as they were before the step that runs
@@ -167,7 +170,8 @@ class Trainer:
             validation = {"val_loss": math.nan, "val_accuracy": math.nan}
             if self.validation_loader is not None:
                 result = evaluate(model, interrupt.between(self.validation_loader), self.loss, self._shards)
-                validation = {"val_loss": result.loss, "val_accuracy": result.accuracy}
+                accuracy = self.right(result.logits, result.labels) / len(result.labels)
+                validation = {"val_loss": result.loss, "val_accuracy": accuracy}
             record = self._record_epoch(validation, time.perf_counter() - started)
 
             for callback in self.callbacks:
@@ -216,7 +220,7 @@ class Trainer:
         state.batch += 1
         state.images += len(target)
         state.loss_sum += loss * len(target)
-        state.right += _count_right(logits, target)
+        state.right += self.right(logits, target)
         state.seconds = seconds
         self._buffers, self._updating = None, False
 
@@ -315,7 +319,7 @@ class Trainer:
                     )
 
 
-def _count_right(logits: Array, target: Array) -> float:
+def count_right(logits: Array, target: Array) -> float:
     """How many samples have their highest logit at their class; nan where the targets are no classes."""
     if logits.ndim != 2 or target.ndim != 1 or target.dtype.kind not in "iu":
         return math.nan
