@@ -130,7 +130,10 @@ BAD_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "max_pool": [
         {"input_size": (2, 4, 4, 4)}, {"input_size": (3, 4, 4)}, {"dy": SIX, "indices": NONE, "input_size": SIX.shape},
     ],
-    "group": [{"groups": [[0, 1]]}, {"groups": [[0], [1, 2], []]}, {"groups": [[0, 1], [1, 2]]}, {"input": ROWS[0]}],
+    "group": [
+        {"dy": np.ones((4, 1))}, {"groups": [[0, 1]]}, {"groups": [[0], [1, 2], []]}, {"groups": [[0, 1], [1, 2]]},
+        {"input": ROWS[0]},
+    ],
     "max_unpool": [{"dy": SIX, "indices": NONE}],
 }  # fmt: skip
 

@@ -69,7 +69,7 @@ def test_a_distribution_that_a_common_shift_does_not_change(
     st.integers(0, 4), st.permutations(range(6)), st.integers(1, 5), st.sampled_from(["float64", "float32"]),
     st.sampled_from(LAYOUTS), st.integers(0, 1000),
 )  # fmt: skip
-def test_group_logsumexp_and_its_gradient(
+def test_group_logsumexp_of_groups_as_drawn(
     backend: Backend, n: int, columns: list[int], cut: int, dtype: str, layout: str, seed: int
 ) -> None:
     groups = [columns[:cut], columns[cut:]]
