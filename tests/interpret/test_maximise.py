@@ -58,6 +58,14 @@ def test_ascent_climbs_what_it_says(layer: str | None, whole: bool) -> None:
         assert found.activations[i] == pytest.approx(float(value), rel=1e-9)
 
 
+def test_a_unit_that_is_silent_at_first_is_woken() -> None:
+    model = nn.Sequential(conv1=net()["conv1"], relu1=nn.ReLU())
+    model["conv1"].bias[...] = -1  # type: ignore[attr-defined]
+    found = maximise(model, "relu1", range(4), (3, 9, 9), steps=60)
+    assert (found.history[0] == 0).all()
+    assert (found.activations > 1).all()
+
+
 def test_a_unit_does_not_depend_on_its_company_nor_on_threads() -> None:
     together = maximise(net(), "conv2", [5, 1, 3], (3, 9, 9), steps=10, workers=2)
     alone = maximise(net(), "conv2", [1], (3, 9, 9), steps=10, workers=1)

@@ -20,7 +20,8 @@ from .. import functional as F
 from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError
-from ..nn import Layer
+from ..nn import Layer, ReLU
+from ..nn.layer import Saved
 from .attribution import Attribution
 from .filters import _conv
 from .observe import beside_model, unit_each
@@ -90,7 +91,7 @@ def maximise(
     x = beside_model(model, np.repeat(noise, len(channels), axis=0).astype(dtype))
     xp = array_module(x)
     limits = None if bounds is None else [xp.asarray(np.reshape(np.asarray(b, dtype), (-1, 1, 1))) for b in bounds]
-    walk, history = Attribution(model), np.empty((steps + 1, len(channels)))
+    walk, history = _Climb(model, layer), np.empty((steps + 1, len(channels)))
 
     with Shards(workers) as shards:
         def climb(units: np.ndarray, x: Array) -> tuple[np.ndarray, Array]:
@@ -150,6 +151,19 @@ def plot_maximisation(
     )
     return sheet(rows, path, title="Activation maximisation", row_names=names, tile=1.4,
                  notes=wrapped(notes, columns * 1.52 + 1.1) + (f"\n{command}" if command else ""))
+
+
+class _Climb(Attribution):
+    """The gradient, but what is climbed of a rectified unit is what it rectifies: a silent unit has no gradient of its own."""
+
+    def __init__(self, model: Layer, layer: str | None) -> None:
+        super().__init__(model)
+        self.layer = layer
+
+    def step(self, path: str, layer: Layer, saved: Saved, signal: Array) -> Array:
+        if path == self.layer and isinstance(layer, ReLU):
+            return signal
+        return layer.input_gradient(saved, signal)
 
 
 def _objective(y: Array, channels: Sequence[int], whole: bool) -> Array:
