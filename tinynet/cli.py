@@ -206,6 +206,38 @@ def data(
             print(f"{what}: {len(record[what])}")
 
 
+@app.command()
+@_plainly
+def atlas(
+    model: Model,
+    folder: Annotated[Path | None, typer.Argument(help="A folder of photos, or of class folders. Default: the embedded "
+                                                  "test photos.")] = None,
+    layers: Annotated[list[str] | None, typer.Option(
+        help="A layer, or several with commas; may be given again. Default: the rectified maps of every convolution.")] = None,
+    units: Annotated[int, typer.Option(help="Units of a layer to show, those with the strongest activations; 0: all.")] = 32,
+    output: Annotated[Path, typer.Option(help="The folder for the report, its sheets and the findings.")] = Path("runs/atlas"),
+    workers: Workers = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+) -> None:
+    """Show what excites each unit of a model most: its nine strongest photos and their projections, as one HTML file."""
+    from .data import any_photos, embedded
+    from .interpret.report import make_atlas
+    from .models import load_model
+
+    _at_least(units=(units, 0), workers=(workers, 1))
+    trained = load_model(model)
+    photos: Any = embedded("test") if folder is None else any_photos(folder)
+    made = make_atlas(
+        trained, photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
+        units=units or None, workers=workers, resume=resume,
+        photos=f"{len(photos):,} {'embedded photos' if folder is None else f'photos of {folder.resolve().name}'}",
+        command=shlex.join(word for word in ["tinynet", *sys.argv[1:]] if word != "--resume"),
+    )
+    if made.warning:
+        print(f"tinynet: {made.warning}", file=sys.stderr)
+    print("\n".join(str(path) for path in (made.report, *made.sheets)))
+
+
 def confusion_text(matrix: Any, classes: list[str]) -> str:
     """The confusion matrix as lines; of more than 12 classes only the largest confusions."""
     if len(classes) > 12:

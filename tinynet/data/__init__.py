@@ -10,7 +10,7 @@ from tinynet.data.builtin import embedded
 from tinynet.data.cache import CachedDataset, cached
 from tinynet.data.dataset import ArrayDataset, BrokenPhoto, Dataset, Relabelled, Subset
 from tinynet.data.description import describe
-from tinynet.data.folder import ImageFolder, PhotoDataset
+from tinynet.data.folder import ImageFolder, PhotoDataset, any_photos
 from tinynet.data.known_sets import known, known_names
 from tinynet.data.loader import Loader
 from tinynet.data.photo import read_photo
@@ -18,7 +18,7 @@ from tinynet.data.splits import balanced_sample, split
 
 __all__ = [
     "Dataset", "ArrayDataset", "Subset", "Relabelled", "ImageFolder", "PhotoDataset", "CachedDataset", "BrokenPhoto",
-    "embedded", "known", "known_names", "cached", "read_photo", "describe",
+    "embedded", "known", "known_names", "cached", "read_photo", "any_photos", "describe",
     "split", "balanced_sample",
     "Loader", "transforms",
 ]

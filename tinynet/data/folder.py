@@ -123,6 +123,25 @@ class ImageFolder(PhotoDataset):
                 raise FileError(f"{self.root / name}: none of its {labels.count(label)} photos can be read")
 
 
+def any_photos(root: str | os.PathLike[str], size: int | None = None, strict: bool = False) -> PhotoDataset:
+    """The photos of a folder to look at, not to learn from: class folders, even one alone, or photos in no class folder at all.
+
+    The photos of a folder without class folders have the one class "photos". Raises FileError if there is none to read.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileError(f"{root}: {'a file, not a folder' if root.exists() else 'no such folder'}; expected a folder of photos")
+    found = [path for path in _files(root) if path.suffix.lower() in SUFFIXES]
+    if not found:
+        raise FileError(f"{root}: no photo in this folder; put photos (.jpg, .png, .webp) there")
+    folders = [path.relative_to(root).parts[0] if path.parent != root else "photos" for path in found]
+    classes = sorted(set(folders))
+    photos = PhotoDataset(found, np.array([classes.index(name) for name in folders]), classes, size=size, strict=strict)
+    if not len(photos):
+        raise FileError(f"{root}: none of its {len(found)} photos can be read")
+    return photos
+
+
 def _class_folders(root: Path, classes: Sequence[str] | None) -> list[str]:
     wanted = f"expected two or more class folders like {root / 'cat'}, {root / 'notcat'}"
     if not root.exists():

@@ -140,13 +140,6 @@ def reduced(x: np.ndarray, side: int | None) -> np.ndarray:
     return np.stack([np.asarray(plane) for plane in planes])
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """The mean over pictures (k, …) of the cosine between a's and b's; a pair with an empty picture counts as 0."""
-    a, b = (v.reshape(len(v), -1).astype(np.float64) for v in (a, b))
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(np.mean((a * b).sum(axis=1) / np.where(norms > 0, norms, 1)))
-
-
 def _share(work: Callable[[np.ndarray], None], images: list[int], workers: int | None, progress: bool, layer: str) -> None:
     """work on the photos in threads, those with most tasks first, evenly."""
     from tqdm import tqdm
@@ -170,4 +163,4 @@ def _gather(channel: int, found: LayerTop, made: dict[tuple[int, int], list[np.n
     )
 
 
-__all__ = ["UnitPatches", "Window", "cosine", "cut", "reduced", "unit_patches", "window"]
+__all__ = ["UnitPatches", "Window", "cut", "reduced", "unit_patches", "window"]

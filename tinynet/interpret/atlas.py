@@ -1,0 +1,202 @@
+"""The atlas of a network: of every layer the units' strongest activations as in figure 2 of Zeiler & Fergus (2014).
+
+A unit has three blocks of k pictures in the same order: the projections of its k strongest activations, the patches of the photos
+they were found in, and the control, the same projections through a network with redrawn weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data.dataset import Dataset, name
+from ..data.preprocessing import Preprocessing
+from ..errors import ArgumentError
+from ..nn import Layer
+from ..nn.receptive_field import ReceptiveField, receptive_field
+from . import pictures
+from .control import randomised
+from .patches import UnitPatches, cut, reduced, unit_patches, window
+from .pictures import Picture, Tile
+from .scores import rank_correlation, ssim
+from .top import TopActivations
+
+WORDS = (
+    "A projection shows image structure that is compatible with this activation's route through the pooling switches. It is not "
+    "evidence for a class, and not the cause of an answer. The control is the same walk, from the same value at the same place, "
+    "through the network with all its weights redrawn: what both show comes from the photo and the switches, and was not learned."
+)
+SCALE = (
+    "Mid grey is 0; each block of projections has one scale, whose ends are the "
+    f"{pictures.PERCENTILE:g}th percentile of its magnitude (±, in units of the input)."
+)
+_SMALLEST = 24                                                  # pixels that a tile has at least
+
+
+class PlacedPhoto(NamedTuple):
+    """One of a unit's strongest activations: where, and how strong."""
+
+    photo: str
+    label: str
+    position: tuple[int, ...]
+    value: float
+
+
+class UnitBlocks(NamedTuple):
+    """One unit's blocks (H, W, 4), and the figures beside them.
+
+    scale, control_scale: the ends of the projections' grey scales. likeness, ranks: the mean structural similarity and rank
+    correlation of projection and control, 1 where they are the same.
+    """
+
+    channel: int
+    photos: list[PlacedPhoto]
+    projections: Picture
+    patches: Picture
+    control: Picture
+    scale: float
+    control_scale: float
+    likeness: float
+    ranks: float
+
+    @property
+    def labels(self) -> list[tuple[str, int]]:
+        """How many of the photos have which label, most first."""
+        return Counter(photo.label for photo in self.photos).most_common()
+
+
+@dataclass(frozen=True)
+class LayerAtlas:
+    """The chosen units of a layer. count: of all its units. silent: those that no photo excites (no value above 0)."""
+
+    layer: str
+    kind: str
+    count: int
+    field: ReceptiveField | None
+    silent: list[int]
+    units: list[UnitBlocks]
+
+    @property
+    def sees(self) -> str:
+        """What a unit sees, in words."""
+        if self.field is None:
+            return "each unit sees the whole photo"
+        size = "×".join(f"{s:g}" for s in self.field.size)
+        return f"each unit sees {size} pixels, its neighbour {'×'.join(f'{s:g}' for s in self.field.jump)} further"
+
+
+def layer_atlas(
+    model: Layer, dataset: Dataset, top: TopActivations, layer: str, preprocessing: Preprocessing, *, units: int | None = None,
+    side: int = 96, control: Layer | None = None, workers: int | None = None, progress: bool = True,
+) -> LayerAtlas:
+    """The blocks of the `units` units with the strongest activations (None: all), in the order of their numbers.
+
+    top: what top_activations found over `dataset` with preprocessing.transform(). side: the longest edge of a picture in pixels.
+    control: the network with redrawn weights; None: randomised(model) by seed 0.
+    """
+    if units is not None and units < 1:
+        raise ArgumentError(f"layer_atlas: expected at least one unit, got {units}")
+    found = top[layer]
+    strongest = found.values[:, 0]
+    order = np.argsort(-strongest, kind="stable")[:units]
+    patches = unit_patches(
+        model, dataset, top, layer, sorted(order.tolist()), transform=preprocessing.transform(), side=side,
+        control=randomised(model, np.random.default_rng(0)) if control is None else control, workers=workers, progress=progress,
+    )
+    return LayerAtlas(
+        layer, type(model.layer(layer)).__name__, len(strongest), receptive_field(model, layer),
+        np.flatnonzero(strongest <= 0).tolist(),
+        [_blocks(unit, receptive_field(model, layer), dataset, preprocessing) for unit in patches],
+    )
+
+
+def photo_name(dataset: Dataset, index: int) -> str:
+    """What a reader knows a photo by: its folder and file."""
+    return "/".join(Path(name(dataset, index)).parts[-2:])
+
+
+def tile_side(pictures_in_all: int, megabytes: float = 9.0) -> int:
+    """The longest edge of a picture in pixels, such that a report with that many stays near a size."""
+    return int(min(112, max(40, sqrt(megabytes * 1e6 / max(1, pictures_in_all) / 0.19))))
+
+
+def layer_sheet(
+    atlas: LayerAtlas, path: str | os.PathLike[str], *, units: int = 16, title: str = "", command: str = "",
+) -> Path:
+    """The paper's figure 2 for one layer: for each of its first `units` units projections, patches and control. A
+    picture file.
+    """
+    shown = atlas.units[:units]
+    columns = 1 if len(shown) < 3 else 2
+    tiles = [Tile(_row(unit), caption(unit)) for unit in shown]
+    rows: list[list[Tile | None]] = [list(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    aspect = max((tile.picture.shape[0] / tile.picture.shape[1] for tile in tiles), default=0.3)
+    count = f"{len(shown)} of {atlas.count} units" if len(shown) < atlas.count else f"{atlas.count} units"
+    notes = [
+        f"{atlas.layer} ({atlas.kind}), {count}; {atlas.sees}.",
+        f"Each unit: left, projections of its {len(shown[0].photos) if shown else 0} strongest activations, one a photo, the "
+        "strongest first; middle, what the unit saw; right, the control.",
+        *_wrapped(SCALE), *_wrapped(WORDS), *([f"Made by: {command}"] if command else []),
+    ]
+    return pictures.sheet(
+        rows, path, title=title or f"What excites the units of {atlas.layer} most", notes="\n".join(notes),
+        column_names=["projections   ·   photos   ·   control"] * columns, tile=4.4 if columns == 2 else 7.0, aspect=aspect,
+    )
+
+
+def caption(unit: UnitBlocks) -> str:
+    """A unit's figures in a line."""
+    values = [photo.value for photo in unit.photos]
+    labels = ", ".join(f"{count} {label}" for label, count in unit.labels[:3])
+    figures = f"{values[0]:.3g} … {values[-1]:.3g}; ±{unit.scale:.2g}"
+    return f"unit {unit.channel}: {figures}; {labels}; like the control {unit.likeness:.2f}"
+
+
+def _blocks(unit: UnitPatches, field: ReceptiveField | None, dataset: Dataset, preprocessing: Preprocessing) -> UnitBlocks:
+    control = unit.controls if unit.controls is not None else np.zeros_like(unit.projections)
+    scale, control_scale = pictures.magnitude(unit.projections), pictures.magnitude(control)
+    placed = [
+        PlacedPhoto(photo_name(dataset, image), dataset.classes[int(dataset.labels[image])], tuple(place), value)
+        for image, place, value in zip(unit.images.tolist(), unit.positions.tolist(), unit.values.tolist(), strict=True)
+    ]
+    photos = [_photo(patch, field, place, preprocessing) for patch, place in zip(unit.patches, unit.positions, strict=True)]
+    pairs = list(zip(unit.projections, control, strict=True))
+    return UnitBlocks(
+        unit.channel, placed, _block([pictures.centred(p, scale=scale) for p in unit.projections]), _block(photos),
+        _block([pictures.centred(p, scale=control_scale) for p in control]), scale, control_scale,
+        float(np.mean([ssim(*pair) for pair in pairs])), float(np.mean([rank_correlation(*pair) for pair in pairs])),
+    )
+
+
+def _photo(patch: np.ndarray, field: ReceptiveField | None, place: Sequence[int], preprocessing: Preprocessing) -> Picture:
+    """A patch as a piece of the photo; mid grey beyond the photo's border."""
+    size = (preprocessing.crop, preprocessing.crop)
+    inside = reduced(cut(np.ones((1, *size)), window(field, place, size)), max(patch.shape[1:]))[0][..., None]
+    shown = inside * pictures.photo(patch, preprocessing.mean, preprocessing.std) + (1 - inside) * 128
+    return shown.round().astype(np.uint8)
+
+
+def _block(tiles: Sequence[Picture]) -> Picture:
+    return pictures.block([pictures.enlarged(tile, _SMALLEST) for tile in tiles], columns=ceil(sqrt(len(tiles))))
+
+
+def _row(unit: UnitBlocks) -> Picture:
+    """The three blocks side by side, with a margin to the next unit's."""
+    gap = np.zeros((unit.patches.shape[0], max(6, unit.patches.shape[1] // 24), 4), dtype=np.uint8)
+    return np.concatenate([gap, gap, unit.projections, gap, unit.patches, gap, unit.control, gap, gap], axis=1)
+
+
+def _wrapped(text: str, width: int = 130) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, width)
+
+
+__all__ = ["WORDS", "LayerAtlas", "PlacedPhoto", "UnitBlocks", "layer_atlas", "layer_sheet", "tile_side"]

@@ -1,0 +1,141 @@
+"""The atlas as one HTML file: pictures inside, no network, readable on a phone; and the whole way from a model to it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import platform
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..data.dataset import Dataset
+from ..errors import FileError
+from ..files import make_folder, write_text
+from ..models import TrainedModel
+from ..nn import Summary, summary
+from .atlas import SCALE, WORDS, LayerAtlas, layer_atlas, layer_sheet, tile_side
+from .control import randomised, untrained
+from .pictures import Picture
+from .top import default_layers, top_activations
+
+UNITS = 32
+"""Units of a layer that a report shows unless told otherwise."""
+
+
+class AtlasFiles(NamedTuple):
+    """What make_atlas wrote, and what a reader should be warned of ("" if nothing)."""
+
+    report: Path
+    top: Path
+    sheets: list[Path]
+    warning: str
+
+
+def make_atlas(
+    trained: TrainedModel, dataset: Dataset, output: str | os.PathLike[str], *, layers: Sequence[str] | None = None,
+    units: int | None = UNITS, k: int = 9, workers: int | None = None, resume: bool = False, progress: bool = True,
+    command: str = "", photos: str = "",
+) -> AtlasFiles:
+    """Find every unit's strongest activations over the photos, and write the report, a sheet for each layer, and the findings.
+
+    output: a folder; atlas.html, top.safetensors and <layer>.png go there. units: shown of each layer, those with the strongest
+    activations; None: all. resume: go on from output/top.safetensors where an earlier run was interrupted.
+    photos: what the report calls them. Raises as top_activations does.
+    """
+    model = trained.model
+    chosen = list(dict.fromkeys(layers)) if layers else default_layers(model)
+    for layer in chosen:
+        model.layer(layer)                                      # before the folder is made
+    folder = make_folder(output)
+    findings = folder / "top.safetensors"
+    if not resume:
+        findings.unlink(missing_ok=True)
+    preprocessing = trained.preprocessing
+    top = top_activations(model, dataset, chosen, k, transform=preprocessing.transform(), workers=workers, resume=findings,
+                          progress=progress)
+    control = randomised(model, np.random.default_rng(0))
+    shown = [min(len(top[layer].values), units or len(top[layer].values)) for layer in chosen]
+    side = tile_side(3 * top.k * sum(shown))
+    atlases, sheets = [], []
+    for layer in chosen:
+        atlas = layer_atlas(model, dataset, top, layer, preprocessing, units=units, side=side, control=control,
+                            workers=workers, progress=progress)
+        atlases.append(atlas)
+        sheets.append(layer_sheet(atlas, folder / f"{layer}.png", command=command))
+    why = untrained(model)
+    warning = f"the model looks untrained ({why}): these pictures show what a random network gives" if why else ""
+    where = photos or f"{len(dataset):,} photos"
+    report = write_report(
+        folder / "atlas.html", atlases, title=f"Atlas of {trained.name}", photos=where, classes=trained.classes,
+        table=summary(model, (3, preprocessing.crop, preprocessing.crop)), command=command, warning=warning,
+        units_cut=bool(units),
+    )
+    return AtlasFiles(report, findings, sheets, warning)
+
+
+def write_report(
+    path: str | os.PathLike[str], atlases: Sequence[LayerAtlas], *, title: str = "Atlas", photos: str = "",
+    classes: Sequence[str] = (), table: Summary | None = None, command: str = "", warning: str = "", units_cut: bool = False,
+) -> Path:
+    """Write the atlases as one HTML file that needs nothing else. Raises FileError.
+
+    photos: what they are, in words. table: of the model. command: that made it. units_cut: say how to see all units.
+    """
+    from .. import __version__
+
+    values = {
+        "title": title, "photos": photos, "classes": list(classes), "atlases": list(atlases), "words": WORDS, "scale": SCALE,
+        "warning": warning, "command": command, "units_cut": units_cut, "table": _table(table), "total": table,
+        "versions": f"tinynet {__version__}, Python {platform.python_version()}, NumPy {np.__version__}",
+    }
+    write_text(path, render("atlas.html", **values))
+    return Path(path)
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of a template of this package; whatever is put in is escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(picture=data_uri, number=lambda value: f"{value:.3g}")
+    text = resources.files(__package__).joinpath("templates", template).read_text(encoding="utf-8")
+    return environment.from_string(text).render(**values)
+
+
+def data_uri(picture: Picture) -> str:
+    """A picture (H, W, 3) or, with clear parts, (H, W, 4) as an address that holds it: WebP, lossless where that costs little."""
+    kinds: list[dict[str, Any]] = [{"quality": 75}]
+    if max(picture.shape[:2]) <= 130:                           # few pixels, shown as squares: a lossy picture would smear them
+        kinds.append({"lossless": True})
+    lossy, *lossless = [_webp(picture, **kind) for kind in kinds]
+    best = lossless[0] if lossless and len(lossless[0]) < 1.5 * len(lossy) else lossy
+    return f"data:image/webp;base64,{base64.b64encode(best).decode()}"
+
+
+def _webp(picture: Picture, **options: Any) -> bytes:
+    file = io.BytesIO()
+    try:
+        Image.fromarray(picture).save(file, "WEBP", method=4, **options)
+    except (OSError, KeyError) as error:
+        raise FileError(f"Pillow cannot write WebP pictures here ({error}); install its usual build") from None
+    return file.getvalue()
+
+
+def _table(table: Summary | None) -> list[list[str]]:
+    """The rows of a model's summary as text."""
+    if table is None:
+        return []
+    return [
+        [row.path, row.kind, "×".join(map(str, row.output)), f"{row.parameters:,}", f"{row.multiply_adds:,}",
+         "all" if row.field is None else "×".join(f"{f:g}" for f in row.field)]
+        for row in table.rows
+    ]
+
+
+__all__ = ["UNITS", "AtlasFiles", "data_uri", "make_atlas", "render", "write_report"]
