@@ -1,0 +1,193 @@
+"""The commands as a person uses them: what they print, what they leave, and what they say to mistakes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+from tinynet.cli import app
+from tinynet.models import load_model
+
+
+def run(*words: Any) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def refused(*words: Any, code: int = 2) -> str:
+    """The one line that a mistake gets: no traceback, and an exit code that is not 0."""
+    result = run(*words)
+    assert result.exit_code == code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("tinynet: "), result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Two classes that anything can tell apart: reddish and bluish noise; 24 a class, in train/ and test/."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for part, count in (("train", 24), ("test", 6)):
+        for number, name in enumerate(("cat", "notcat")):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                picture = rng.integers(0, 80, (40, 36, 3))
+                picture[..., 2 * number] += 150
+                Image.fromarray(picture.astype(np.uint8)).save(root / part / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(photos, tmp_path_factory) -> Path:
+    """A model that has seen them eight times."""
+    output = tmp_path_factory.mktemp("run")
+    result = run("train", "--data", photos, "--size", 32, "--epochs", 8, "--output", output, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    return output
+
+
+def test_train_writes_everything(photos, trained):
+    names = {path.name for path in trained.iterdir()}
+    assert names >= {
+        "model.safetensors", "curves.png", "confusion.png", "predictions.png", "figures.json", "history.json", "history.csv",
+        "last.safetensors", "best.safetensors",
+    }
+    figures = json.loads((trained / "figures.json").read_text())
+    assert set(figures) == {"train", "validation", "test"} and figures["test"]["accuracy"] > 0.5
+    for name in ("curves.png", "confusion.png", "predictions.png"):
+        with Image.open(trained / name) as picture:
+            assert picture.width > 300
+    model = load_model(trained / "model.safetensors")
+    assert model.classes == ["cat", "notcat"] and model.preprocessing.crop == 32
+    assert model.notes["command"].startswith("tinynet")
+
+
+def test_evaluate_gives_the_figures_of_the_training(photos, trained, tmp_path):
+    result = run("evaluate", trained / "model.safetensors", "--data", photos / "test", "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    figures = json.loads((trained / "figures.json").read_text())
+    assert f"{100 * figures['test']['accuracy']:.1f} %" in result.stdout
+    assert (tmp_path / "out" / "predictions.png").is_file()
+
+
+def test_predict_prints_a_line_a_photo_and_names_a_broken_one(photos, trained, tmp_path):
+    good = sorted((photos / "test" / "cat").iterdir())[:2]
+    result = run("predict", trained / "model.safetensors", *good)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2 and all(str(path) in line and "%" in line for path, line in zip(good, lines, strict=True))
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no photo")
+    result = run("predict", trained / "model.safetensors", good[0], broken)
+    assert result.exit_code == 1 and "broken.jpg" in result.stderr and str(good[0]) in result.stdout
+    assert refused("predict", trained / "model.safetensors", tmp_path / "none.jpg", code=1)
+
+
+def test_predict_takes_photos_of_any_kind(trained, tmp_path):
+    rng = np.random.default_rng(1)
+    for name, shape in {"tiny.png": (1, 1, 3), "wide.png": (2, 3000, 3), "alpha.png": (9, 50, 4), "grey.png": (60, 20)}.items():
+        Image.fromarray(rng.integers(0, 255, shape).astype(np.uint8)).save(tmp_path / name)
+    result = run("predict", trained / "model.safetensors", *sorted(tmp_path.iterdir()))
+    assert result.exit_code == 0 and len(result.stdout.splitlines()) == 4, result.output
+
+
+def test_summary_and_data(photos, trained):
+    result = run("summary", trained / "model.safetensors")
+    assert result.exit_code == 0 and "conv1" in result.stdout and "multiply-adds" in result.stdout
+    assert "photonet" in refused("summary", "resnet1000")
+    assert run("summary", "photonet", "--size", 96).exit_code == 0
+    result = run("data", photos / "train")
+    assert result.exit_code == 0 and "48 photos, 2 classes" in result.stdout and "36" in result.stdout
+    assert "cifar10" in run("data", "--get", "list").stdout
+
+
+def test_resume_goes_on(photos, trained, tmp_path):
+    output = shutil.copytree(trained, tmp_path / "run")
+    result = run("train", "--data", photos, "--size", 32, "--epochs", 9, "--output", output, "--workers", 1, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "epoch 9/9" in result.output and "epoch 1/9" not in result.output
+
+
+def test_mistakes_with_photos(tmp_path, photos):
+    assert "no such folder" in refused("train", "--data", tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert "two or more class folders" in refused("train", "--data", tmp_path / "empty")
+    one = tmp_path / "one"
+    shutil.copytree(photos / "train" / "cat", one / "cat")
+    assert "class folders" in refused("train", "--data", one)
+    assert "two photos in every class" in refused("train", "--data", _few(tmp_path / "few", photos), "--size", 32)
+    assert "larger photos" in refused("train", "--size", 224)
+    assert "--test and --per-class go with --data" in refused("train", "--per-class", 3)
+    for words in (["--epochs", 0], ["--workers", 0], ["--seed", -1]):
+        assert "expected at least" in refused("train", *words)
+    assert "expected a size" in refused("train", "--data", photos, "--size", 8)
+    assert run("train", "--colour", "red").exit_code == 2
+    assert run("fly").exit_code == 2
+
+
+def _few(root: Path, photos: Path) -> Path:
+    """One photo in a class."""
+    for name in ("cat", "notcat"):
+        (root / name).mkdir(parents=True)
+        shutil.copy(photos / "train" / name / "0.png", root / name)
+    return root
+
+
+def test_mistakes_with_model_files(photos, trained, tmp_path):
+    photo, model = photos / "test" / "cat" / "0.png", trained / "model.safetensors"
+    assert "no such file" in refused("predict", tmp_path / "none.safetensors", photo)
+    assert "a folder" in refused("predict", trained, photo)
+    whole = model.read_bytes()
+    for name, content in {"empty": b"", "text": b"hello", "cut": whole[: len(whole) // 2], "header": b"\xff" * 64}.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        assert "damaged" in refused("predict", path, photo)
+    weights = load_file(model)
+    save_file(weights, tmp_path / "foreign.safetensors")
+    assert "weights alone" in refused("predict", tmp_path / "foreign.safetensors", photo)
+    assert "checkpoint" in refused("predict", trained / "last.safetensors", photo)
+    assert "classes" in refused("evaluate", model, "--data", _renamed(tmp_path / "others", photos))
+    flipped = bytearray(whole)
+    flipped[-400:] = b"\xff" * 400                             # the last weights become nan
+    (tmp_path / "nan.safetensors").write_bytes(flipped)
+    assert "not finite" in refused("predict", tmp_path / "nan.safetensors", photo)
+
+
+def _renamed(root: Path, photos: Path) -> Path:
+    shutil.copytree(photos / "test", root)
+    (root / "cat").rename(root / "dog")
+    return root
+
+
+def test_a_foreign_record_runs_nothing_and_is_refused(trained, tmp_path):
+    weights = load_file(trained / "model.safetensors")
+    record = {"model": "catnet", "arguments": {"classes": 2}, "classes": ["a", "b"],
+              "preprocessing": {"resize": 32, "crop": 32, "mean": [0, 0, 0], "std": [1, 1, 1]}}
+    for change in ({"model": "os.system"}, {"arguments": {"classes": 3}}, {"arguments": {"rm": 1}}, {"arguments": 5},
+                   {"preprocessing": {}}, {"preprocessing": {**record["preprocessing"], "crop": 10**9}}, {"classes": None}):
+        path = tmp_path / "foreign.safetensors"
+        save_file(weights, path, metadata={"tinynet.model": json.dumps({**record, **change})})
+        assert "damaged or foreign" in refused("predict", path, "x.jpg")
+
+
+def test_nothing_is_lost_when_the_output_cannot_be_written(photos, trained, tmp_path, monkeypatch):
+    """A full disk while the model is saved: one line, the old model stays, no rubbish."""
+    output = shutil.copytree(trained, tmp_path / "run")
+    before = (output / "model.safetensors").read_bytes()
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    line = refused("train", "--data", photos, "--size", 32, "--epochs", 1, "--output", output, "--workers", 1)
+    assert "No space left on device" in line
+    assert (output / "model.safetensors").read_bytes() == before
+    assert not [path for path in output.iterdir() if "tmp" in path.name]
