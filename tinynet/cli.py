@@ -214,7 +214,7 @@ def atlas(
                                                   "test photos.")] = None,
     layers: Annotated[list[str] | None, typer.Option(
         help="A layer, or several with commas; may be given again. Default: the rectified maps of every convolution.")] = None,
-    units: Annotated[int, typer.Option(help="Units of a layer to show, those with the strongest activations; 0: all.")] = 32,
+    units: Annotated[int, typer.Option(help="Units of a layer to show, evenly spread over the active ones; 0: all.")] = 32,
     output: Annotated[Path, typer.Option(help="The folder for the report, its sheets and the findings.")] = Path("runs/atlas"),
     workers: Workers = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,

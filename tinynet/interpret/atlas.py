@@ -7,6 +7,7 @@ they were found in, and the control, the same projections through a network with
 from __future__ import annotations
 
 import os
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,12 +75,16 @@ class UnitBlocks(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerAtlas:
-    """The chosen units of a layer. count: of all its units. silent: those that no photo excites (no value above 0)."""
+    """The chosen units of a layer. count: of all its units. silent: those that no photo excites (no value above 0).
+
+    field: what a unit sees; None: everything. size: (H, W) of the input.
+    """
 
     layer: str
     kind: str
     count: int
     field: ReceptiveField | None
+    size: tuple[int, int]
     silent: list[int]
     units: list[UnitBlocks]
 
@@ -88,15 +93,17 @@ class LayerAtlas:
         """What a unit sees, in words."""
         if self.field is None:
             return "each unit sees the whole photo"
-        size = "×".join(f"{s:g}" for s in self.field.size)
-        return f"each unit sees {size} pixels, its neighbour {'×'.join(f'{s:g}' for s in self.field.jump)} further"
+        size, jump = ("×".join(f"{s:g}" for s in values) for values in (self.field.size, self.field.jump))
+        if any(field >= side for field, side in zip(self.field.size, self.size, strict=True)):
+            return f"each unit could see {size} pixels, more than the photo has: it is shown whole"
+        return f"each unit sees {size} pixels, its neighbour {jump} further"
 
 
 def layer_atlas(
     model: Layer, dataset: Dataset, top: TopActivations, layer: str, preprocessing: Preprocessing, *, units: int | None = None,
     side: int = 96, control: Layer | None = None, workers: int | None = None, progress: bool = True,
 ) -> LayerAtlas:
-    """The blocks of the `units` units with the strongest activations (None: all), in the order of their numbers.
+    """The blocks of `units` units (None: all), which are spread evenly over those that some photo excites: nobody chose them.
 
     top: what top_activations found over `dataset` with preprocessing.transform(). side: the longest edge of a picture in pixels.
     control: the network with redrawn weights; None: randomised(model) by seed 0.
@@ -105,16 +112,24 @@ def layer_atlas(
         raise ArgumentError(f"layer_atlas: expected at least one unit, got {units}")
     found = top[layer]
     strongest = found.values[:, 0]
-    order = np.argsort(-strongest, kind="stable")[:units]
+    active = np.flatnonzero(strongest > 0) if (strongest > 0).any() else np.arange(len(strongest))
+    chosen = range(len(strongest)) if units is None or units >= len(strongest) else _spread(active, units)
     patches = unit_patches(
-        model, dataset, top, layer, sorted(order.tolist()), transform=preprocessing.transform(), side=side,
+        model, dataset, top, layer, chosen, transform=preprocessing.transform(), side=side,
         control=randomised(model, np.random.default_rng(0)) if control is None else control, workers=workers, progress=progress,
     )
     return LayerAtlas(
         layer, type(model.layer(layer)).__name__, len(strongest), receptive_field(model, layer),
-        np.flatnonzero(strongest <= 0).tolist(),
+        (preprocessing.crop, preprocessing.crop), np.flatnonzero(strongest <= 0).tolist(),
         [_blocks(unit, receptive_field(model, layer), dataset, preprocessing) for unit in patches],
     )
+
+
+def _spread(active: np.ndarray, count: int) -> list[int]:
+    """`count` of the numbers, or all if they are fewer, at even distances."""
+    if len(active) <= count:
+        return active.tolist()
+    return active[np.arange(count) * len(active) // count].tolist()
 
 
 def photo_name(dataset: Dataset, index: int) -> str:
@@ -135,6 +150,7 @@ def layer_sheet(
     """
     shown = atlas.units[:units]
     columns = 1 if len(shown) < 3 else 2
+    width = 120 if columns == 1 else 152                        # letters in a line of the notes
     tiles = [Tile(_row(unit), caption(unit)) for unit in shown]
     rows: list[list[Tile | None]] = [list(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
     aspect = max((tile.picture.shape[0] / tile.picture.shape[1] for tile in tiles), default=0.3)
@@ -143,7 +159,7 @@ def layer_sheet(
         f"{atlas.layer} ({atlas.kind}), {count}; {atlas.sees}.",
         f"Each unit: left, projections of its {len(shown[0].photos) if shown else 0} strongest activations, one a photo, the "
         "strongest first; middle, what the unit saw; right, the control.",
-        *_wrapped(SCALE), *_wrapped(WORDS), *([f"Made by: {command}"] if command else []),
+        *textwrap.wrap(SCALE, width), *textwrap.wrap(WORDS, width), *([f"Made by: {command}"] if command else []),
     ]
     return pictures.sheet(
         rows, path, title=title or f"What excites the units of {atlas.layer} most", notes="\n".join(notes),
@@ -156,7 +172,7 @@ def caption(unit: UnitBlocks) -> str:
     values = [photo.value for photo in unit.photos]
     labels = ", ".join(f"{count} {label}" for label, count in unit.labels[:3])
     figures = f"{values[0]:.3g} … {values[-1]:.3g}; ±{unit.scale:.2g}"
-    return f"unit {unit.channel}: {figures}; {labels}; like the control {unit.likeness:.2f}"
+    return f"unit {unit.channel}: {figures}; {labels}; likeness to the control {round(unit.likeness, 2) + 0:.2f}"
 
 
 def _blocks(unit: UnitPatches, field: ReceptiveField | None, dataset: Dataset, preprocessing: Preprocessing) -> UnitBlocks:
@@ -191,12 +207,6 @@ def _row(unit: UnitBlocks) -> Picture:
     """The three blocks side by side, with a margin to the next unit's."""
     gap = np.zeros((unit.patches.shape[0], max(6, unit.patches.shape[1] // 24), 4), dtype=np.uint8)
     return np.concatenate([gap, gap, unit.projections, gap, unit.patches, gap, unit.control, gap, gap], axis=1)
-
-
-def _wrapped(text: str, width: int = 130) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width)
 
 
 __all__ = ["WORDS", "LayerAtlas", "PlacedPhoto", "UnitBlocks", "layer_atlas", "layer_sheet", "tile_side"]

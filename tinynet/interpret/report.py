@@ -44,8 +44,8 @@ def make_atlas(
 ) -> AtlasFiles:
     """Find every unit's strongest activations over the photos, and write the report, a sheet for each layer, and the findings.
 
-    output: a folder; atlas.html, top.safetensors and <layer>.png go there. units: shown of each layer, those with the strongest
-    activations; None: all. resume: go on from output/top.safetensors where an earlier run was interrupted.
+    output: a folder; atlas.html, top.safetensors and <layer>.png go there. units: shown of each layer, evenly spread over those
+    that are active; None: all. resume: go on from output/top.safetensors where an earlier run was interrupted.
     photos: what the report calls them. Raises as top_activations does.
     """
     model = trained.model
@@ -103,7 +103,9 @@ def render(template: str, **values: Any) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(picture=data_uri, number=lambda value: f"{value:.3g}")
+    environment.filters.update(
+        picture=data_uri, number=lambda value: f"{value:.3g}", likeness=lambda value: f"{round(value, 2) + 0:.2f}"
+    )
     text = resources.files(__package__).joinpath("templates", template).read_text(encoding="utf-8")
     return environment.from_string(text).render(**values)
 
