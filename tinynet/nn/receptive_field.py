@@ -90,10 +90,13 @@ def _step(layer: Layer, field: ReceptiveField) -> ReceptiveField | None:
             return None
         given: Any = layer.scale_factor
         factors = tuple(given) if isinstance(given, (tuple, list)) else (given,) * n
-        reach = 0 if layer.mode.startswith("nearest") else 1
         jump = tuple(j / f for j, f in zip(field.jump, factors, strict=True))
-        size = tuple(s + reach * j for s, j in zip(field.size, field.jump, strict=True))
-        return ReceptiveField(size, jump, tuple(b - reach * j / 2 for b, j in zip(field.start, field.jump, strict=True)))
+        if layer.mode.startswith("nearest"):                    # output i sees the input ⌊i/f⌋, up to j − j/f before i·j/f
+            reach = back = tuple(j - k for j, k in zip(field.jump, jump, strict=True))
+        else:
+            reach, back = field.jump, tuple(j / 2 for j in field.jump)
+        size = tuple(s + r for s, r in zip(field.size, reach, strict=True))
+        return ReceptiveField(size, jump, tuple(b - r for b, r in zip(field.start, back, strict=True)))
     if isinstance(layer, (_Conv, _MaxPool, AvgPool1d)):
         return _windowed(layer, field, n)
     return field
