@@ -118,6 +118,21 @@ def test_warmup_then_cosine(lr, total, factor):
     compare(schedule, scheduler, mine, its, total + 20)
 
 
+def test_defaults_equal_pytorch():
+    mine, its = pair()
+    compare(optim.StepLR(3), lr_scheduler.StepLR(its, 3), mine, its, 10)
+    mine, its = pair()
+    compare(optim.CosineAnnealingLR(7), lr_scheduler.CosineAnnealingLR(its, 7), mine, its, 10)
+    mine, its = pair()
+    compare(optim.LinearWarmup(), lr_scheduler.LinearLR(its), mine, its, 10)
+    mine, its = pair()
+    schedule = optim.OneCycleLR(0.1, total_steps=20)
+    compare(schedule, lr_scheduler.OneCycleLR(its, 0.1, total_steps=20), mine, its, 20, "momentum")
+    grouped = optim.OneCycleLR([0.1, 0.2], total_steps=20)
+    assert grouped.lr_at(5) == grouped.lr_at(5, group=0) != grouped.lr_at(5, group=1)
+    assert grouped.momentum_at(5) == schedule.momentum_at(5)
+
+
 def test_warmup_alone_holds_and_before_a_cycle_keeps_its_first_momentum():
     mine, _ = pair(lr=0.5)
     optim.LinearWarmup(4, 0.2).apply(mine, 100)
@@ -145,6 +160,7 @@ def test_a_schedule_has_no_memory_and_starts_from_the_rate_that_was_set():
         (lambda: optim.CosineAnnealingLR(-1), "T_max"),
         (lambda: optim.LinearWarmup(0), "total_iters"),
         (lambda: optim.LinearWarmup(3, 0.0), "start_factor"),
+        (lambda: optim.LinearWarmup(3, 1.5), "start_factor"),
         (lambda: optim.OneCycleLR(0.1), "total_steps"),
         (lambda: optim.OneCycleLR(0.1, epochs=3), "total_steps"),
         (lambda: optim.OneCycleLR(0.1, total_steps=0), "total_steps"),

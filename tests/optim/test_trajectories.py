@@ -89,7 +89,10 @@ EVERY_BRANCH = [
     ("SGD", {"lr": 0.1, "momentum": 0.9}),
     ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.2, "weight_decay": 0.01, "maximize": True}),
     ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}),
+    ("SGD", {"lr": 0.01, "momentum": 1.0, "dampening": 1.0, "weight_decay": 1.0}),  # 1 is a number like others
+    ("SGD", {"momentum": 0.0, "dampening": 0.5}),
     ("Adam", {}),
+    ("Adam", {"lr": 0.01, "weight_decay": 1.0, "betas": (0.0, 0.0)}),
     ("Adam", {"amsgrad": True, "weight_decay": 0.1, "maximize": True}),
     ("AdamW", {}),
     ("AdamW", {"lr": 0.05, "betas": (0.5, 0.8), "eps": 1e-3, "weight_decay": 0.2, "amsgrad": True}),
