@@ -9,7 +9,7 @@ from typing import Any
 
 from . import backend, errors, functional, nn, optim
 
-_LATER = ("data", "distributed", "interpret", "models", "train")
+_LATER = ("data", "distributed", "interpret", "models", "study", "train")
 """Subpackages that are imported when they are first asked for, so that `import tinynet` stays quick."""
 
 __all__ = ["backend", "errors", "functional", "nn", "optim", *_LATER]

@@ -8,12 +8,29 @@ All methods are one walk back over the record of a forward pass; they differ in 
 
 from .attribution import Attribution
 from .cam import grad_cam
+from .correspondence import Correspondence, correspondence, plot_correspondence
 from .deconvnet import deconv, deconvnet
+from .evolution import Evolution, plot_evolution
+from .filters import (
+    FilterConstraint,
+    active_shares,
+    filter_pictures,
+    filter_statistics,
+    plot_filters,
+    renormalise_filters,
+)
 from .gradients import input_x_gradient, integrated_gradients, saliency, smoothgrad
 from .guided import guided_backprop
+from .invariance import Invariance, invariance, plot_invariance
+from .maximise import Maximisation, first_layer_optimum, maximise, plot_maximisation
 from .mirror import Mirror, mirror
+from .occlusion import Occlusion, occlusion, plot_occlusion
 
 __all__ = [
     "Attribution", "deconvnet", "deconv", "mirror", "Mirror", "guided_backprop",
     "saliency", "input_x_gradient", "integrated_gradients", "smoothgrad", "grad_cam",
+    "Occlusion", "occlusion", "plot_occlusion", "Invariance", "invariance", "plot_invariance",
+    "Evolution", "plot_evolution", "Correspondence", "correspondence", "plot_correspondence",
+    "FilterConstraint", "active_shares", "filter_pictures", "filter_statistics", "plot_filters", "renormalise_filters",
+    "Maximisation", "first_layer_optimum", "maximise", "plot_maximisation",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from ..functional import group_logsumexp
 from ..models import TrainedModel, create
 from ..nn import CrossEntropyLoss, Layer, Sequential, summary
 from ..optim import AdamW, OneCycleLR
+from .callbacks import Callback
 from .evaluation import Evaluation, evaluate
 from .photos import Parts
 from .plots import plot_confusion_matrix, plot_history, plot_predictions
@@ -94,7 +95,7 @@ class Classifier(NamedTuple):
 def train_classifier(
     photos: Parts, recipe: Recipe, output: str | os.PathLike[str],
     *, seed: int = 0, epochs: int | None = None, workers: int | None = None, resume: bool = False, positive: str | None = None,
-    progress: Mode | None = None, say: Callable[[str], None] = print, command: str = "",
+    progress: Mode | None = None, say: Callable[[str], None] = print, command: str = "", callbacks: Sequence[Callback] = (),
 ) -> Classifier:
     """Train by the recipe, evaluate on all parts, and write everything into the folder `output`.
 
@@ -103,6 +104,7 @@ def train_classifier(
 
     epochs: instead of the recipe's. resume: go on from output/last.safetensors. positive: the class that precision, recall and F1
     are of (default: the mean over the classes). command: how a user calls this, for the files and the advice after Ctrl-C.
+    callbacks: the Trainer's.
     The weights are those of the last epoch: with a cycle that ends at a learning rate of zero there is no better one to pick, and
     validation figures stay honest.
     """
@@ -135,7 +137,7 @@ def train_classifier(
         epochs=epochs, schedule=OneCycleLR(recipe.lr, total_steps=max(epochs * len(loader), 1), pct_start=recipe.rise),
         output=output, seed=seed, workers=workers, progress=progress, right=None if groups is None else _right(groups),
         config={"recipe": recipe.model, "classes": classes, "size": crop, "command": command},
-        resume_hint=f"{command} --resume" if command else None,
+        resume_hint=f"{command} --resume" if command else None, callbacks=callbacks,
     )
     history = trainer.fit(resume=resume)
 
