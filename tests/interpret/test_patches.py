@@ -62,8 +62,8 @@ def test_the_gradient_of_a_unit_and_its_projection_stay_inside_its_window(name: 
 
 
 @given(
-    kernel=st.integers(1, 4), stride=st.integers(1, 3), padding=st.integers(0, 2), dilation=st.integers(1, 2), size=st.integers(20, 24),
-    position=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    kernel=st.integers(1, 4), stride=st.integers(1, 3), padding=st.integers(0, 2), dilation=st.integers(1, 2),
+    size=st.integers(20, 24), position=st.tuples(st.integers(0, 2), st.integers(0, 2)),
 )
 def test_a_window_is_exact_where_every_weight_counts(kernel: int, stride: int, padding: int, dilation: int, size: int, position):
     """Two convolutions of positive weights: the gradient reaches every cell between the window's borders, at dilation 1."""

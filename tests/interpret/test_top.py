@@ -1,4 +1,4 @@
-"""Top activations: against PyTorch's feature maps sorted in the plain way; the same bits however the pass is cut; bounded memory."""
+"""Top activations: PyTorch's feature maps sorted plainly; the same bits however the pass is cut; bounded memory."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def photos(count: int, size: tuple[int, int], seed: int = 0) -> ArrayDataset:
 def small(seed: int = 0) -> nn.Layer:
     """Convolution, overlapping pool, a linear layer: (N, 3, 9, 10) in float32."""
     model = nn.Sequential(
-        conv1=nn.Conv2d(3, 5, 3, 2), relu1=nn.ReLU(), pool1=nn.MaxPool2d(2, 1), conv2=nn.Conv2d(5, 7, 3, padding=1), relu2=nn.ReLU(),
-        flatten=nn.Flatten(), fc=nn.Linear(63, 4),
+        conv1=nn.Conv2d(3, 5, 3, 2), relu1=nn.ReLU(), pool1=nn.MaxPool2d(2, 1), conv2=nn.Conv2d(5, 7, 3, padding=1),
+        relu2=nn.ReLU(), flatten=nn.Flatten(), fc=nn.Linear(63, 4),
     )
     return randomise(model, seed).to(dtype=np.float32)
 
@@ -52,7 +52,9 @@ def test_equals_pytorch_s_maps_sorted(name: str, by: str):
     found = top_activations(model, dataset, layers, k=4, by=by, batch_size=3, progress=False)
     maps: dict[str, Any] = {}
     for layer in layers:
-        module.get_submodule(layer).register_forward_hook(lambda _m, _i, y, layer=layer: maps.__setitem__(layer, y.detach().numpy()))
+        module.get_submodule(layer).register_forward_hook(
+            lambda _m, _i, y, layer=layer: maps.__setitem__(layer, y.detach().numpy())
+        )
     module(torch.tensor(dataset.images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255), dtype=torch.float64))
     for layer in layers:
         y = maps[layer]
@@ -133,7 +135,8 @@ def test_a_state_of_another_question_is_refused(what: str, tmp_path):
     top_activations(model, dataset, ["conv1"], resume=state, progress=False)
     how: dict[str, Any] = {"model": model, "dataset": dataset, "layers": ["conv1"]}
     change: dict[str, dict[str, Any]] = {
-        "model": {"model": small(1)}, "photos": {"dataset": photos(15, (9, 10), 1)}, "layers": {"layers": ["relu1"]}, "k": {"k": 3},
+        "model": {"model": small(1)}, "photos": {"dataset": photos(15, (9, 10), 1)}, "layers": {"layers": ["relu1"]},
+        "k": {"k": 3},
         "labels": {"dataset": ArrayDataset(dataset.images, 1 - dataset.labels, ["a", "b"])}, "by": {"by": "mean"},
         "transform": {"transform": lambda image, rng: ToArray()(image, rng) * np.float32(2)},
     }
@@ -175,9 +178,8 @@ def test_a_photo_found_broken_is_passed_over(batch: int):
 
 def test_memory_does_not_grow_with_the_photos():
     class Endless:
-        classes = ["a"]
-
         def __init__(self, count: int) -> None:
+            self.classes = ["a"]
             self.labels = np.zeros(count, int)
 
         def __len__(self) -> int:
