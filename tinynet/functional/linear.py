@@ -24,6 +24,8 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
         )
     if bias is not None and tuple(bias.shape) != tuple(weight.shape[:-1]):
         raise ShapeError(f"linear: expected bias {tuple(weight.shape[:-1])}, got {tuple(bias.shape)}")
+    if bias is not None and weight.ndim == 1 and input.ndim == 2:         # as PyTorch
+        raise ShapeError(f"linear: expected no bias with weight {tuple(weight.shape)} and input {tuple(input.shape)}")
     y = input @ weight.T                                        # (..., out)
     if bias is not None:
         y += bias

@@ -98,6 +98,9 @@ def _input_gradient(op: str, n: int, dy: Array, indices: Array) -> Array:
 def _output_size(
     op: str, n: int, size: Sequence[int], kernel_size: Any, stride: Any, padding: Any, output_size: Any
 ) -> tuple[int, ...]:
+    for name, given in (("kernel_size", kernel_size), ("padding", padding)):
+        if isinstance(given, (tuple, list)) and len(given) != n:         # here PyTorch does not spread one number over all axes
+            raise ArgumentError(f"{op}: expected {name} to be an integer or {n}, got {tuple(given)}")
     kernel = integers(op, "kernel_size", kernel_size, n, 1)
     stride = kernel if stride is None or stride in ((), []) else integers(op, "stride", stride, n, 1)
     padding = integers(op, "padding", padding, n, 0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backend import Array
 from ..errors import DtypeError, ShapeError
-from ._check import axis, check_floats, same_shape
+from ._check import axis, check_floats, check_signal, same_shape
 
 
 def softmax(input: Array, dim: int | None = None, dtype: Any = None) -> Array:
@@ -55,6 +55,7 @@ def group_logsumexp_input_gradient(dy: Array, input: Array, output: Array, group
     xp = check_floats("group_logsumexp_input_gradient", dy=dy, input=input, output=output)
     _check_groups("group_logsumexp_input_gradient", input, groups)
     same_shape("group_logsumexp_input_gradient", output=output, dy=dy)
+    check_signal("group_logsumexp_input_gradient", dy, (len(input), len(groups)))
     dx = xp.empty_like(input)
     for g, group in enumerate(groups):
         columns = list(group)

@@ -1,7 +1,7 @@
 """Containers: they route the walks and hold no maths. Sequential is a path, Concat and Residual are parallel branches.
 
-Everything series-parallel can be built of them: SqueezeNet, ResNet, Inception, DenseNet. A child's name that begins with an
-underscore is for structure only and does not show in paths: with
+Everything series-parallel can be built of them: SqueezeNet, ResNet, Inception, DenseNet. The name of a container
+that begins with an underscore is for structure only and does not show in paths: with
 
     Sequential(squeeze=conv, _expand=Concat(_1=Sequential(expand1x1=a, relu1=r), _3=Sequential(expand3x3=b, relu3=r)))
 
@@ -35,6 +35,8 @@ class Container(Layer):
                 raise ArgumentError(f"{type(self).__name__}: expected {name} to be a layer, got {layer!r}")
             if not name or "." in name:
                 raise ArgumentError(f"{type(self).__name__}: expected a name without dots, got {name!r}")
+            if name.startswith("_") and not isinstance(layer, Container):
+                raise ArgumentError(f"{type(self).__name__}: expected a visible name for a layer, got {name!r}, as for containers")
             self._children[name] = layer
         paths = [path for path, layer in self.layers() if path and not isinstance(layer, Container)]
         if len(set(paths)) < len(paths):
