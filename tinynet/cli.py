@@ -208,6 +208,38 @@ def data(
 
 @app.command()
 @_plainly
+def explain(
+    model: Model,
+    photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP; of any size.")],
+    layers: Annotated[list[str] | None, typer.Option(
+        help="A layer, or LAYER:CHANNEL for one unit, or several with commas; may be given again. Default: the rectified maps of "
+        "up to five convolutions.")] = None,
+    units: Annotated[int, typer.Option(help="Units of a layer to show: those that the photo excites most.")] = 3,
+    target: Annotated[str | None, typer.Option(help="The class to ask about. Default: what the model says.")] = None,
+    mask: Annotated[Path | None, typer.Option(
+        help="A picture of the photo's size, not black where the object is; or a folder of these, named as the photos.")] = None,
+    output: Annotated[Path, typer.Option(help="The folder for the sheets and figures.")] = Path("runs/explain"),
+) -> None:
+    """Show what a model's units see in photos, and which pixels a class depends on, each beside its control: the same picture
+    with redrawn weights. A photo that cannot be read is named, and the exit code is 1.
+    """
+    from .interpret.explain_photos import explain_photos
+    from .models import load_model
+
+    _at_least(units=(units, 1))
+    made = explain_photos(
+        load_model(model), photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
+        units=units, target=target, mask=mask, command=shlex.join(["tinynet", *sys.argv[1:]]),
+    )
+    for line in (*made.failed, *([made.warning] if made.warning else [])):
+        print(f"tinynet: {line}", file=sys.stderr)
+    print("\n".join(map(str, made.files)))
+    if made.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_plainly
 def atlas(
     model: Model,
     folder: Annotated[Path | None, typer.Argument(help="A folder of photos, or of class folders. Default: the embedded "
@@ -236,6 +268,37 @@ def atlas(
     if made.warning:
         print(f"tinynet: {made.warning}", file=sys.stderr)
     print("\n".join(str(path) for path in (made.report, *made.sheets)))
+
+
+@app.command()
+@_plainly
+def study(
+    model: Model,
+    folder: Annotated[Path | None, typer.Argument(help="A folder of class folders, or of photos. Default: the embedded "
+                                                  "test photos.")] = None,
+    output: Annotated[Path, typer.Option(help="The folder for pictures, figures.json and findings.txt.")] = Path("runs/study"),
+    train: Annotated[int, typer.Option(help="Epochs for which variants of the model are trained on the photos (evolution, "
+                                       "ablation); 0: leave these out.")] = 0,
+    boxes: Annotated[Path | None, typer.Option(
+        help="A JSON file with boxes of the same parts in some photos (correspondence).")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer photos, positions and steps, for a first look.")] = False,
+    seed: Annotated[int, typer.Option(help="Of which photos are taken, and of what is drawn.")] = 0,
+    workers: Workers = None,
+) -> None:
+    """Do the experiments of Zeiler & Fergus (2014) on a model: occlusion, invariance, filters, transfer and the rest."""
+    from .data import any_photos, embedded
+    from .models import load_model
+    from .study import read_boxes, run_study
+
+    _at_least(train=(train, 0), seed=(seed, 0), workers=(workers, 1))
+    trained = load_model(model)
+    photos: Any = embedded("test") if folder is None else any_photos(folder)
+    made = run_study(
+        trained, photos, output, epochs=train, quick=quick, boxes=None if boxes is None else read_boxes(boxes), seed=seed,
+        workers=workers, command=shlex.join(["tinynet", *sys.argv[1:]]),
+    )
+    print("\n" + "\n\n".join(made.findings))
+    print(f"\n{made.output / 'figures.json'}\n{made.output / 'findings.txt'}")
 
 
 def confusion_text(matrix: Any, classes: list[str]) -> str:

@@ -109,10 +109,12 @@ class Ablation:
 def ablation(
     variants: Mapping[str, Layer], train: Dataset, validation: Dataset, recipe: Recipe, epochs: int, *, seed: int = 0,
     workers: int | None = None, progress: Any = "none", say: Callable[[str], None] = lambda line: None,
+    callbacks: Mapping[str, Sequence[Any]] | None = None,
 ) -> Ablation:
     """Train every variant under one budget: the same recipe, epochs, photos in the same order. The models are trained in place.
 
     recipe: as train.classifier.recipe_for gives it (its model is not used). say: gets a line a variant.
+    callbacks: name of a variant → those of its Trainer.
     """
     if not variants:
         raise ArgumentError("ablation: expected at least one variant")
@@ -125,7 +127,7 @@ def ablation(
         Trainer(
             model, CrossEntropyLoss(label_smoothing=recipe.label_smoothing), _optimizer(model, recipe), loader, epochs=epochs,
             schedule=OneCycleLR(recipe.lr, total_steps=max(epochs * len(loader), 1), pct_start=recipe.rise),
-            seed=seed, workers=workers, progress=progress,
+            seed=seed, workers=workers, progress=progress, callbacks=(callbacks or {}).get(name, ()),
         ).fit()
         errors = [1 - evaluate(model, Loader(part, 64, plain)).accuracy for part in (train, validation)]
         parameters = sum(p.size for p in model.named_parameters().values())
