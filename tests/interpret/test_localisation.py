@@ -66,7 +66,7 @@ def trained() -> nn.Sequential:
 
 
 def test_every_method_points_at_the_planted_patch(trained: nn.Sequential) -> None:
-    x, labels, masks = planted(40, 2)
+    x, labels, masks = planted(24, 2)
     assert (trained(x).argmax(1) == labels).mean() > 0.95, "the network has not learned its task"
     rows = {row.name: row for row in localisation(trained, x, masks, labels)}
     assert set(rows) == {*MARGIN, "centre guess", "chance"} and len(MARGIN) == 8

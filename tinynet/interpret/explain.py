@@ -1,0 +1,253 @@
+"""Everything about one photo: which units answer to what, which pixels the class depends on, and how far either can be believed.
+
+Beside each projection and each map stands its control, the same question put to the network with redrawn weights (from the top
+down: the last layer, the upper half, all), and figures: likeness to the control, deletion and insertion, and, where a mask says
+where the object is, the pointing game and the energy inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, array_module, to_host
+from ..errors import ArgumentError, ShapeError
+from ..nn import Layer
+from ..nn.containers import Container
+from ..nn.receptive_field import receptive_field
+from . import scores
+from .control import randomised, untrained
+from .deconvnet import deconvnet
+from .family import FAMILY, Method
+from .observe import last_stage, one_input, probabilities, stages
+from .patches import Window, cut, window
+from .units import Record, record
+
+LAYERS = 5
+"""At most so many layers are shown unless some are named."""
+
+
+class Control(NamedTuple):
+    """The network with its weights redrawn from the top down to a layer. all: down to the first."""
+
+    down_to: str
+    model: Layer
+    all: bool
+
+
+class UnitPicture(NamedTuple):
+    """A unit's strongest activation in the photo.
+
+    position: (y, x) in the map; empty for a layer without maps. where: the cells of the input that it sees. patch, projection,
+    control: (C, h, w), the input, the deconvnet's projection, and the same through the network with all weights redrawn, there.
+    ranks, likeness: rank correlation and structural similarity of projection and control, 1 where they are the same.
+    """
+
+    channel: int
+    position: tuple[int, ...]
+    value: float
+    where: Window
+    patch: np.ndarray
+    projection: np.ndarray
+    control: np.ndarray
+    ranks: float
+    likeness: float
+
+
+class Likeness(NamedTuple):
+    """What a method gives where the weights are redrawn down to a layer, (C, H, W), and how like the true one it is."""
+
+    down_to: str
+    attribution: np.ndarray
+    ranks: float
+    likeness: float
+
+
+class ClassMap(NamedTuple):
+    """A method's answer for the class. attribution: (C, H, W). importance: (H, W). deletion, insertion: areas, 0 … 1.
+
+    pointing, energy: whether the strongest pixel is in the mask, and the share of the importance that is; None without a mask.
+    """
+
+    name: str
+    signed: bool
+    attribution: np.ndarray
+    importance: np.ndarray
+    controls: list[Likeness]
+    deletion: float
+    insertion: float
+    pointing: float | None
+    energy: float | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` found of one photo. x: (C, H, W), as the model saw it. target: the class that was asked about.
+
+    probabilities: (classes,). units: layer → its strongest units. random_order: deletion and insertion of pixels in random order.
+    chance, centre: (pointing, energy) of a random point and of a guess at the centre; None without a mask.
+    warning: what a reader must know first, e.g. that nobody trained the model.
+    """
+
+    x: np.ndarray
+    target: int
+    probabilities: np.ndarray
+    units: dict[str, list[UnitPicture]]
+    maps: list[ClassMap]
+    cam_layer: str | None
+    random_order: tuple[float, float]
+    mask: np.ndarray | None
+    chance: tuple[float, float] | None
+    centre: tuple[float, float] | None
+    warning: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures alone, as plain JSON values."""
+        return {
+            "class": self.target, "probability": float(self.probabilities[self.target]), "warning": self.warning,
+            "units": {layer: [
+                {"channel": u.channel, "position": list(u.position), "value": u.value, "receptive_field": list(u.where),
+                 "similarity_to_control": {"rank_correlation": u.ranks, "ssim": u.likeness}} for u in units
+            ] for layer, units in self.units.items()},
+            "methods": {m.name: {
+                "deletion": m.deletion, "insertion": m.insertion, "pointing": m.pointing, "energy_inside": m.energy,
+                "similarity_to_control": {c.down_to: {"rank_correlation": c.ranks, "ssim": c.likeness} for c in m.controls},
+            } for m in self.maps},
+            "baselines": {
+                "random_order": dict(zip(("deletion", "insertion"), self.random_order, strict=True)),
+                **{name: dict(zip(("pointing", "energy_inside"), pair, strict=True))
+                   for name, pair in (("chance", self.chance), ("centre_guess", self.centre)) if pair is not None},
+            },
+        }
+
+
+def controls_of(model: Layer, seed: int = 0) -> list[Control]:
+    """The model with its last layer with filters or a matrix redrawn, with the upper half of these, and with all."""
+    weighted = [
+        path for path, layer in model.layers()
+        if not isinstance(layer, Container) and getattr(getattr(layer, "weight", None), "ndim", 0) >= 2
+    ]
+    if not weighted:
+        raise ArgumentError("explain: the model has no filters and no matrix; there is nothing to redraw")
+    chosen = dict.fromkeys([weighted[-1], weighted[len(weighted) // 2], weighted[0]])
+    return [Control(path, randomised(model, np.random.default_rng(seed), path), path == weighted[0]) for path in chosen]
+
+
+def explain(
+    model: Layer, x: Array, target: int | None = None, *, layers: Sequence[str] | None = None, units: int = 3,
+    mask: Array | None = None, controls: Sequence[Control] | None = None, methods: Sequence[Method] = FAMILY, steps: int = 32,
+) -> Explanation:
+    """The strongest units of each layer and the family of class maps for one photo, each with its control and its figures.
+
+    x: one input (C, H, W), or a batch of one. target: a class (default: what the model says). layers: names, or "name:channel"
+    for one unit; default: the rectified maps of at most LAYERS convolutions, evenly chosen. units: how many a layer. mask:
+    (H, W), true where the object is. controls: what controls_of gave (default: by seed 0). steps: of deletion and insertion.
+    Raises ArgumentError that lists the nearest names for a layer, channel or class that is not there.
+    """
+    x = one_input("explain", x)
+    if units < 1:
+        raise ArgumentError(f"explain: expected at least one unit a layer, got {units}")
+    if mask is not None and tuple(mask.shape) != tuple(x.shape[2:]):
+        raise ShapeError(f"explain: expected a mask {tuple(x.shape[2:])}, got {tuple(mask.shape)}")
+    wanted = _layers(model, layers)
+    p = probabilities(model(x))[0]
+    target = int(p.argmax()) if target is None else target
+    if isinstance(target, bool) or not isinstance(target, (int, np.integer)) or not 0 <= target < len(p):
+        raise ArgumentError(f"explain: the model has classes 0 to {len(p) - 1}, got {target!r}")
+    controls = controls_of(model) if controls is None else controls
+    shown = {layer: _units(model, controls[-1].model, x, layer, channels, units) for layer, channels in wanted.items()}
+    cam = last_stage(model) if stages(model) else None
+    asked = [m for m in methods if cam is not None or m.name not in ("Grad-CAM", "occlusion")]
+    mask = None if mask is None else to_host(mask).astype(bool)
+    reason = untrained(model)
+    return Explanation(
+        to_host(x)[0], int(target), p, shown, [_map(model, controls, x, int(target), m, cam, mask, steps) for m in asked], cam,
+        _areas(model, x, array_module(x).asarray(np.random.default_rng(0).random((1, *x.shape[2:]))), int(target), steps), mask,
+        None if mask is None else (scores.chance(mask), scores.chance(mask)),
+        None if mask is None else _inside(scores.centre_guess(*mask.shape), mask),
+        None if reason is None else f"the model looks untrained: {reason}; what is shown was not learned",
+    )
+
+
+def _layers(model: Layer, names: Sequence[str] | None) -> dict[str, list[int]]:
+    """layer → the channels that were asked for (none: the strongest)."""
+    if names is None:
+        found = stages(model)
+        chosen = found if len(found) <= LAYERS else [found[round(i)] for i in np.linspace(0, len(found) - 1, LAYERS)]
+        return {layer: [] for layer in chosen}
+    wanted: dict[str, list[int]] = {}
+    for name in names:
+        layer, colon, channel = name.partition(":")
+        model.layer(layer)
+        wanted.setdefault(layer, [])
+        if colon:
+            if not channel.isdecimal():
+                raise ArgumentError(f"expected LAYER or LAYER:CHANNEL with a number, got {name!r}")
+            wanted[layer].append(int(channel))
+    return wanted
+
+
+def _units(model: Layer, control: Layer, x: Array, layer: str, channels: Sequence[int], count: int) -> list[UnitPicture]:
+    taken, redrawn = record(model, x, layer), record(control, x, layer)
+    y = to_host(taken.output)[0]                                # (C, h, w) or (C,)
+    flat = y.reshape(len(y), -1)
+    for channel in channels:
+        if channel >= len(y):
+            raise ArgumentError(f"layer {layer!r} has channels 0 to {len(y) - 1}, got {channel}")
+    chosen = channels or np.argsort(-flat.max(axis=1), kind="stable")[:count].tolist()
+    field = receptive_field(model, layer)
+    places = [tuple(int(i) for i in np.unravel_index(int(flat[channel].argmax()), y.shape[1:])) for channel in chosen]
+    return [
+        _unit((model, taken), (control, redrawn), x, channel, place, window(field, place, x.shape[2:]))
+        for channel, place in zip(chosen, places, strict=True)
+    ]
+
+
+def _unit(
+    true: tuple[Layer, Record], redrawn: tuple[Layer, Record], x: Array, channel: int, place: tuple[int, ...], where: Window
+) -> UnitPicture:
+    taken = true[1]
+    signal = array_module(x).zeros_like(taken.output)
+    signal[(0, channel, *place)] = 1
+    value = float(taken.output[(0, channel, *place)])
+    # From 1, then times the value: so a silent unit's control is not blank, and both walks begin with the same signal.
+    walks = [value * deconvnet(model).back(kept, signal)[0] for model, kept in (true, redrawn)]
+    patch, projection, other = (to_host(cut(v, where)) for v in (x[0], *walks))
+    return UnitPicture(
+        channel, place, value, where, patch, projection, other, scores.rank_correlation(projection, other),
+        scores.ssim(projection, other),
+    )
+
+
+def _map(
+    model: Layer, controls: Sequence[Control], x: Array, target: int, method: Method, cam: str | None, mask: np.ndarray | None,
+    steps: int,
+) -> ClassMap:
+    classes = array_module(x).asarray(np.array([target]))
+    attribution = method.ask(model, x, classes, cam or "")
+    maps = method.importance(attribution)
+    true, importance = to_host(attribution)[0], to_host(maps)[0]
+    likeness = []
+    for control in controls:
+        other = to_host(method.ask(control.model, x, classes, cam or ""))[0]
+        likeness.append(Likeness(control.down_to, other, scores.rank_correlation(true, other), scores.ssim(true, other)))
+    pointing, energy = (None, None) if mask is None else _inside(importance, mask)
+    return ClassMap(
+        method.name, method.signed, true, importance, likeness, *_areas(model, x, maps, target, steps), pointing, energy
+    )
+
+
+def _areas(model: Layer, x: Array, maps: Array, target: int, steps: int) -> tuple[float, float]:
+    """Deletion's and insertion's."""
+    deletion, insertion = (f(model, x, maps, target, steps=steps).area[0] for f in (scores.deletion, scores.insertion))
+    return float(deletion), float(insertion)
+
+
+def _inside(importance: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    return scores.pointing(importance, mask), scores.energy_inside(importance, mask)
+
+
+__all__ = ["LAYERS", "ClassMap", "Control", "Explanation", "Likeness", "UnitPicture", "controls_of", "explain"]

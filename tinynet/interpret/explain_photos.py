@@ -1,0 +1,124 @@
+"""`tinynet explain`: for each photo two sheets, and one file with all figures."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..data import read_photo
+from ..data.preprocessing import Preprocessing
+from ..data.transforms import CenterCrop, Resize
+from ..errors import ArgumentError, FileError
+from ..files import make_folder, write_text
+from ..models import TrainedModel
+from .explain import Explanation, controls_of, explain
+from .explain_sheets import class_sheet, figures_table, unit_sheet
+
+
+class Explained(NamedTuple):
+    """files: what was written. failed: a line for each photo that could not be read. warning: see Explanation."""
+
+    files: list[Path]
+    failed: list[str]
+    warning: str | None
+
+
+def explain_photos(
+    trained: TrainedModel, photos: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *,
+    layers: Sequence[str] | None = None, units: int = 3, target: str | None = None, mask: str | os.PathLike[str] | None = None,
+    command: str = "", say: Callable[[str], None] = print,
+) -> Explained:
+    """Explain photos of any size, turned into the model's input as in training: NAME-units.png, NAME-class.png, figures.json.
+
+    target: the name of a class (default: what the model says of each photo). mask: a picture of the photo's size, not black where
+    the object is, or a folder with one for each photo, of its name but for the ending. say: is told each photo's figures.
+    A photo that cannot be read is left out. Raises ArgumentError or FileError for layers, a class or masks that are not there.
+    """
+    chosen = None if target is None else _class(target, trained.classes)
+    masks = _masks(mask, photos)
+    controls = controls_of(trained.model)
+    folder = make_folder(output)
+    files: list[Path] = []
+    failed: list[str] = []
+    figures: dict[str, Any] = {"classes": trained.classes, "command": command, "photos": {}}
+    warning = None
+    for path, name in zip(map(Path, photos), _names(photos), strict=True):
+        try:
+            picture = read_photo(path)
+        except FileError as error:
+            failed.append(str(error))
+            continue
+        x = trained.preprocessing.transform()(picture, np.random.default_rng(0))
+        truth = None if masks is None else read_mask(masks[path], picture.shape[:2], trained.preprocessing)
+        found = explain(trained.model, x, chosen, layers=layers, units=units, mask=truth, controls=controls)
+        warning = found.warning
+        how: dict[str, Any] = {"classes": trained.classes, "command": command}
+        files.append(unit_sheet(found, folder / f"{name}-units.png", trained.preprocessing, **how))
+        files.append(class_sheet(found, folder / f"{name}-class.png", trained.preprocessing, **how))
+        figures["photos"][name] = {"photo": path.name, "class_name": trained.classes[found.target], **found.to_dict()}
+        say(_words(path, found, trained.classes))
+    if figures["photos"]:
+        write_text(folder / "figures.json", json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+        files.append(folder / "figures.json")
+    return Explained(files, failed, warning)
+
+
+def read_mask(path: str | os.PathLike[str], size: Sequence[int], preprocessing: Preprocessing) -> np.ndarray:
+    """A mask file for a photo of size (H, W), as the model sees it: (crop, crop), true where it is not black.
+
+    Raises FileError if it is of another size, or marks nothing that the model sees.
+    """
+    marked = np.asarray(read_photo(path).max(axis=2) > 0)
+    if marked.shape != tuple(size):
+        height, width = marked.shape
+        raise FileError(f"{path}: expected a mask of the photo's {size[1]}×{size[0]} pixels, got {width}×{height}")
+    white = np.repeat(marked[..., None], 3, axis=2).astype(np.uint8) * 255
+    mask = np.asarray(CenterCrop(preprocessing.crop)(Resize(preprocessing.resize)(white)))[..., 0] >= 128
+    if not mask.any():
+        raise FileError(f"{path}: marks nothing in the middle of the photo, which is what the model sees")
+    return mask
+
+
+def _masks(mask: str | os.PathLike[str] | None, photos: Sequence[Any]) -> dict[Path, Path] | None:
+    """photo → its mask."""
+    if mask is None:
+        return None
+    if not Path(mask).is_dir():
+        if len(photos) > 1:
+            raise ArgumentError(f"{mask}: one mask for {len(photos)} photos; expected a folder with masks of the photos' names")
+        return {Path(photos[0]): Path(mask)}
+    there = {path.stem: path for path in sorted(Path(mask).iterdir()) if path.is_file()}
+    found: dict[Path, Path] = {}
+    for photo in map(Path, photos):
+        stem = next((s for s in (photo.stem, f"{photo.stem}_mask") if s in there), None)
+        if stem is None:
+            near = ", ".join(difflib.get_close_matches(photo.stem, there, n=3, cutoff=0.3))
+            raise FileError(f"{mask}: no mask for {photo.name}" + (f"; nearest: {near}" if near else ""))
+        found[photo] = there[stem]
+    return found
+
+
+def _class(name: str, classes: Sequence[str]) -> int:
+    if name not in classes:
+        near = difflib.get_close_matches(name, classes, n=3, cutoff=0.3) or list(classes)[:3]
+        raise ArgumentError(f"the model has no class {name!r}; nearest: {', '.join(near)}")
+    return list(classes).index(name)
+
+
+def _names(photos: Sequence[Any]) -> list[str]:
+    """A name for each photo's sheets: its own without the ending, with a number where two are the same."""
+    stems = [Path(photo).stem for photo in photos]
+    return [stem if stems.count(stem) == 1 else f"{stem}-{stems[: i + 1].count(stem)}" for i, stem in enumerate(stems)]
+
+
+def _words(path: Path, found: Explanation, classes: Sequence[str]) -> str:
+    return f"{path}  {classes[found.target]}  {100 * found.probabilities[found.target]:.1f} %\n{figures_table(found)}"
+
+
+__all__ = ["Explained", "explain_photos", "read_mask"]

@@ -1,0 +1,211 @@
+"""The sheets of an explanation: one of units, one of the class's maps. For what the figures mean, see explain.py."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..data.preprocessing import Preprocessing
+from . import pictures
+from .atlas import SCALE, WORDS
+from .explain import ClassMap, Explanation, Likeness, UnitPicture
+from .patches import Window
+from .pictures import Picture, Tile
+from .scores import blur
+
+_TILE = 96                                                      # pixels that a small picture is enlarged to, about
+
+
+def unit_sheet(
+    found: Explanation, path: str | os.PathLike[str], preprocessing: Preprocessing, *, classes: Sequence[str] = (),
+    title: str = "", command: str = "",
+) -> Path:
+    """The strongest units of each layer: where they look, what they see, their projections, and the controls. A picture file."""
+    shown = pictures.photo(found.x, preprocessing.mean, preprocessing.std)
+    rows: list[list[Tile | None]] = [
+        [Tile(_quad(unit, shown), _unit_caption(unit)) for unit in units] for units in found.units.values()
+    ]
+    columns = max(len(row) for row in rows)
+    words = [
+        "Each unit, four pictures: where in the photo it looks · what it sees there (its receptive field) · the deconvnet's "
+        "projection of its strongest activation · the control. Below: unit, (row, column) in its map, activation; likeness of "
+        "projection and control, as structural similarity (1: the same).",
+        SCALE.replace("each block of projections", "each projection"), WORDS,
+    ]
+    return pictures.sheet(
+        rows, path, title=title or f"The strongest units: {_says(found, classes)}", row_names=list(found.units),
+        column_names=["place · sees · projection · control"] * columns, tile=3.9, aspect=0.25,
+        notes=_notes(found, words, command, 75 * columns + 10),
+    )
+
+
+def class_sheet(
+    found: Explanation, path: str | os.PathLike[str], preprocessing: Preprocessing, *, classes: Sequence[str] = (),
+    title: str = "", command: str = "",
+) -> Path:
+    """The family of maps for the class, laid over the photo, and with weights redrawn from the top down. A picture file."""
+    shown, name = pictures.photo(found.x, preprocessing.mean, preprocessing.std), _name(found.target, classes)
+    down_to = [control.down_to for control in found.maps[0].controls]
+    rows: list[list[Tile | None]] = [
+        [Tile(_large(shown), "what the model sees"), *(
+            Tile(_map_picture(made, made.attribution), f"del. {made.deletion:.2f} · ins. {made.insertion:.2f}")
+            for made in found.maps)],
+        [None if found.mask is None else Tile(_large(_outside_paler(shown, found.mask)), "the mask"), *(
+            Tile(_laid_over(shown, made.importance), _inside(made)) for made in found.maps)],
+        *([None, *(Tile(_map_picture(made, made.controls[i].attribution), _likeness(made.controls[i])) for made in found.maps)]
+          for i in range(len(down_to))),
+    ]
+    words = [
+        f"Maps for the class {name}. In three colours: gradients and projections, channel by channel. Orange speaks for the "
+        "class, blue against it. Grad-CAM: dark blue is 0, yellow its largest value. "
+        + SCALE.replace("Mid grey is 0", "Mid grey, and white between orange and blue, is 0").replace(
+            "each block of projections", "each map"),
+        f"Laid over: the importance of a pixel, under a Gaussian of {_sigma(shown.shape):.1g} pixels. Below, the controls: "
+        "weights redrawn from the top down to the layer named. ranks: Spearman's correlation with the true map; SSIM: "
+        "structural similarity. Near 1, the map does not show what was learned.",
+        "del., ins.: mean probability of the class while the most important pixels go first (small is good), or come first "
+        f"(large is good); in random order {found.random_order[0]:.2f} and {found.random_order[1]:.2f}.",
+        *_mask_words(found), WORDS,
+    ]
+    return pictures.sheet(
+        rows, path, title=title or f"Maps for {name}: {_says(found, classes)}", tile=1.45,
+        row_names=["map", "laid over", *(f"redrawn\ndown to\n{layer}" for layer in down_to)],
+        column_names=["photo", *(made.name for made in found.maps)], notes=_notes(found, words, command, 260),
+    )
+
+
+def figures_table(found: Explanation) -> str:
+    """A line a method, as text."""
+    width = max(len(made.name) for made in found.maps)
+    head = f"  {'':<{width}}  deletion  insertion  likeness to the control (ranks, SSIM)"
+    lines = [head + ("" if found.mask is None else "  pointing  inside")]
+    for made in found.maps:
+        last = made.controls[-1]
+        line = f"  {made.name:<{width}}  {made.deletion:>8.2f}  {made.insertion:>9.2f}"
+        line += f"  {_two(last.ranks):>29} {_two(last.likeness):>8}"
+        lines.append(line + ("" if made.energy is None else f"  {_hit(made.pointing):>8}  {100 * made.energy:>4.0f} %"))
+    lines.append(f"  {'random order':<{width}}  {found.random_order[0]:>8.2f}  {found.random_order[1]:>9.2f}")
+    return "\n".join(lines)
+
+
+def _says(found: Explanation, classes: Sequence[str]) -> str:
+    best = int(found.probabilities.argmax())
+    words = f"the model says {_name(best, classes)}, {100 * found.probabilities[best]:.1f} %"
+    if best != found.target:
+        words += f"; asked about {_name(found.target, classes)}, {100 * found.probabilities[found.target]:.1f} %"
+    return words
+
+
+def _name(number: int, classes: Sequence[str]) -> str:
+    return classes[number] if number < len(classes) else f"class {number}"
+
+
+def _notes(found: Explanation, paragraphs: Sequence[str], command: str, width: int) -> str:
+    lead = [f"WARNING: {found.warning}."] if found.warning else []
+    made_by = [f"Made by: {command}"] if command else []
+    return "\n".join(line for words in (*lead, *paragraphs, *made_by) for line in textwrap.wrap(words, width))
+
+
+def _mask_words(found: Explanation) -> list[str]:
+    if found.chance is None or found.centre is None:
+        return []
+    return [
+        "Mask: whether the strongest pixel lies in it (hit), and the share of the importance that does; an even map has "
+        f"{100 * found.chance[1]:.0f} % inside, and a random point hits as often; a guess at the centre: "
+        f"{_hit(found.centre[0])}, {100 * found.centre[1]:.0f} % inside."
+    ]
+
+
+def _hit(pointing: float | None) -> str:
+    return "" if pointing is None else "hit" if pointing == 1 else "miss" if pointing == 0 else f"{100 * pointing:.0f} % hit"
+
+
+def _two(value: float) -> str:
+    return f"{round(value, 2) + 0:.2f}"                         # no −0.00
+
+
+def _unit_caption(unit: UnitPicture) -> str:
+    place = f" ({', '.join(map(str, unit.position))})" if unit.position else ""
+    return f"unit {unit.channel}{place}: {unit.value:.3g};  likeness to the control {_two(unit.likeness)}"
+
+
+def _inside(made: ClassMap) -> str:
+    return "" if made.energy is None else f"{_hit(made.pointing)} · {100 * made.energy:.0f} % inside"
+
+
+def _likeness(control: Likeness) -> str:
+    return f"ranks {_two(control.ranks)} · SSIM {_two(control.likeness)}"
+
+
+def _map_picture(made: ClassMap, attribution: np.ndarray) -> Picture:
+    if made.name == "Grad-CAM":
+        return _large(pictures.heat(attribution[0], low=0.0))
+    return _large(pictures.signed(attribution.sum(axis=0)) if made.signed else pictures.centred(attribution))
+
+
+def _laid_over(shown: Picture, importance: np.ndarray) -> Picture:
+    """The photo in grey under what is important; smoothed, so that single pixels show, and cut at its scale's end."""
+    smooth = blur(np.maximum(importance, 0).astype(np.float64), _sigma(importance.shape))
+    return _large(pictures.overlay(shown, np.minimum(smooth, pictures.magnitude(smooth) or smooth.max()), strength=0.75))
+
+
+def _quad(unit: UnitPicture, shown: Picture) -> Picture:
+    """place, patch, projection and control side by side, on white."""
+    projections = [pictures.centred(v) for v in (unit.projection, unit.control)]
+    tiles = [_large(_boxed(shown, unit.where)), _large(_patch(shown, unit.where)), *map(_large, projections)]
+    side = max(max(tile.shape[:2]) for tile in tiles)
+    return np.concatenate([_in_square(tile, side) for tile in tiles], axis=1)
+
+
+def _in_square(picture: Picture, side: int, gap: float = 0.03) -> Picture:
+    """The picture in the middle of a white square, enlarged to fill it."""
+    from PIL import Image
+
+    h, w = picture.shape[:2]
+    size = (max(1, w * side // max(h, w)), max(1, h * side // max(h, w)))
+    if size != (w, h):
+        picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
+    edge = round(gap * side)
+    out = np.full((side + 2 * edge, side + 2 * edge, 3), 255, np.uint8)
+    top, left = edge + (side - size[1]) // 2, edge + (side - size[0]) // 2
+    out[top : top + size[1], left : left + size[0]] = picture
+    return out
+
+
+def _large(picture: Picture) -> Picture:
+    """Every pixel a square, so that a small picture stays sharp."""
+    times = max(1, -(-_TILE // max(picture.shape[:2])))
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def _patch(shown: Picture, where: Window) -> Picture:
+    """The part of the photo; mid grey beyond its border."""
+    out = np.full((where.height, where.width, 3), 128, np.uint8)
+    y0, x0 = max(where.top, 0), max(where.left, 0)
+    y1, x1 = min(where.top + where.height, shown.shape[0]), min(where.left + where.width, shown.shape[1])
+    out[y0 - where.top : y1 - where.top, x0 - where.left : x1 - where.left] = shown[y0:y1, x0:x1]
+    return out
+
+
+def _boxed(shown: Picture, where: Window) -> Picture:
+    """The photo, paler, with what the unit sees in full colour."""
+    seen = np.zeros(shown.shape[:2], bool)
+    seen[max(where.top, 0) : max(where.top + where.height, 0), max(where.left, 0) : max(where.left + where.width, 0)] = True
+    return _outside_paler(shown, seen)
+
+
+def _outside_paler(shown: Picture, mask: np.ndarray) -> Picture:
+    """The photo, paler outside the mask."""
+    return np.where(mask[..., None], shown, (255 - (255 - shown.astype(float)) * 0.35).astype(np.uint8))
+
+
+def _sigma(size: Sequence[int]) -> float:
+    """Of the smoothing of what is laid over a photo, pixels."""
+    return min(size[:2]) / 50
+
+
+__all__ = ["class_sheet", "figures_table", "unit_sheet"]
