@@ -1,0 +1,234 @@
+"""`tinynet explain`: the figures are those of the parts, the sheets are written, and mistakes get one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.interpret.nets import pair
+from tests.nn.helpers import randomise
+from tinynet import nn
+from tinynet.cli import app
+from tinynet.data.preprocessing import Preprocessing
+from tinynet.errors import ArgumentError, FileError, ShapeError
+from tinynet.interpret import deconvnet, grad_cam, integrated_gradients, saliency, scores
+from tinynet.interpret.control import randomised
+from tinynet.interpret.explain import LAYERS, controls_of, explain
+from tinynet.interpret.explain_photos import read_mask
+from tinynet.interpret.family import FAMILY
+from tinynet.interpret.observe import stages
+from tinynet.interpret.patches import cut
+from tinynet.models import TrainedModel, create
+
+QUICK = [method for method in FAMILY if method.name in ("saliency", "Grad-CAM", "deconvnet")]
+
+
+def test_a_units_pictures_are_the_deconvnets_and_the_controls() -> None:
+    model, _, x = pair("overlapping")
+    found = explain(model, x[:1], layers=["relu2", "conv3:4"], units=2, methods=QUICK)
+    control = randomised(model, np.random.default_rng(0))
+    maps = {}
+    model.forward(x[:1], watch=lambda path, layer, y: maps.setdefault(path, y[0]))  # type: ignore[call-arg]
+    assert list(found.units) == ["relu2", "conv3"]
+    strongest = np.argsort(-maps["relu2"].max(axis=(1, 2)))[:2].tolist()
+    assert [unit.channel for unit in found.units["relu2"]] == strongest
+    assert [unit.channel for unit in found.units["conv3"]] == [4]
+    for layer, units in found.units.items():
+        for unit in units:
+            assert unit.value == maps[layer][unit.channel].max() == maps[layer][(unit.channel, *unit.position)]
+            full = deconvnet(model).attribute(x[:1], layer=layer, unit=(unit.channel, *unit.position))[0]
+            np.testing.assert_allclose(unit.projection, cut(full, unit.where), atol=1e-12)
+            np.testing.assert_array_equal(unit.patch, cut(x[0], unit.where))
+            back = deconvnet(control).attribute(x[:1], layer=layer, unit=(unit.channel, *unit.position))[0]
+            if back.any():                                      # the same walk, but for its beginning
+                scale = np.abs(unit.control).max() / np.abs(cut(back, unit.where)).max()
+                np.testing.assert_allclose(np.abs(unit.control), np.abs(scale * cut(back, unit.where)), atol=1e-10)
+            assert unit.control.any() and unit.control.shape == unit.projection.shape
+            assert unit.ranks == scores.rank_correlation(unit.projection, unit.control)
+            assert unit.likeness == scores.ssim(unit.projection, unit.control)
+
+
+def test_a_maps_figures_are_those_of_the_scores() -> None:
+    model, _, x = pair("overlapping")
+    mask = scores.box_mask(29, 26, (4, 5, 15, 20))
+    found = explain(model, x[0], 2, mask=mask, methods=QUICK, steps=8, units=1)
+    assert found.target == 2 and [made.name for made in found.maps] == [method.name for method in QUICK]
+    by_name = {made.name: made for made in found.maps}
+    np.testing.assert_array_equal(by_name["saliency"].attribution, saliency(model).attribute(x[:1], 2)[0])
+    np.testing.assert_array_equal(by_name["saliency"].importance, np.abs(by_name["saliency"].attribution).sum(0))
+    np.testing.assert_array_equal(by_name["Grad-CAM"].attribution, grad_cam(model, "relu3").attribute(x[:1], 2)[0])
+    for made in found.maps:
+        maps = made.importance[None]
+        assert made.deletion == scores.deletion(model, x[:1], maps, 2, steps=8).area[0]
+        assert made.insertion == scores.insertion(model, x[:1], maps, 2, steps=8).area[0]
+        assert (made.pointing, made.energy) == (scores.pointing(maps[0], mask), scores.energy_inside(maps[0], mask))
+    for control, kept in zip(controls_of(model), by_name["saliency"].controls, strict=True):
+        np.testing.assert_array_equal(kept.attribution, saliency(control.model).attribute(x[:1], 2)[0])
+        assert kept.ranks == scores.rank_correlation(by_name["saliency"].attribution, kept.attribution)
+        assert kept.likeness == scores.ssim(by_name["saliency"].attribution, kept.attribution)
+    centre = scores.centre_guess(29, 26)
+    assert found.chance == (mask.mean(), mask.mean())
+    assert found.centre == (scores.pointing(centre, mask), scores.energy_inside(centre, mask))
+    assert all(0 <= area <= 1 for area in found.random_order)
+    record = json.loads(json.dumps(found.to_dict()))
+    assert record["methods"]["saliency"]["deletion"] == by_name["saliency"].deletion
+    assert set(record["baselines"]) == {"random_order", "chance", "centre_guess"}
+    assert set(json.loads(json.dumps(explain(model, x[0], methods=QUICK, units=1).to_dict()))["baselines"]) == {"random_order"}
+
+
+def test_a_negative_logit_does_not_turn_the_deconvnets_picture_round() -> None:
+    model, _, x = pair("overlapping")
+    way = next(method for method in FAMILY if method.name == "deconvnet")
+    before = way.ask(model, x, np.ones(3, int), "")
+    model.fc.bias[...] -= 1000                                  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(way.ask(model, x, np.ones(3, int), ""), before)
+
+
+def test_the_controls_are_a_cascade_and_leave_the_model() -> None:
+    model, _, x = pair("overlapping")
+    before = {name: value.copy() for name, value in model.state_dict().items()}
+    controls = controls_of(model)
+    assert [(control.down_to, control.all) for control in controls] == [("fc", False), ("conv3", False), ("conv1", True)]
+    kept = [{n for n, v in control.model.state_dict().items() if np.array_equal(v, before[n])} for control in controls]
+    assert "conv3.weight" in kept[0] and "conv3.weight" not in kept[1] and "conv2.weight" in kept[1]
+    assert not {name for name in kept[2] if name.endswith("weight")}
+    explain(model, x[:1], methods=QUICK, units=1)
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    with pytest.raises(ArgumentError, match="nothing to redraw"):
+        controls_of(nn.Sequential(nn.ReLU()))
+
+
+def test_of_a_deep_network_a_few_layers_are_chosen_evenly() -> None:
+    layers: dict[str, nn.Layer] = {}
+    for i in range(9):
+        layers |= {f"conv{i}": nn.Conv2d(3, 3, 1), f"relu{i}": nn.ReLU()}
+    model = randomise(nn.Sequential({**layers, "pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}))
+    found = explain(model, np.random.default_rng(0).normal(size=(3, 8, 8)), methods=QUICK[:1], units=1, steps=1)
+    assert len(stages(model)) == 9 and LAYERS == 5
+    assert list(found.units) == ["relu0", "relu2", "relu4", "relu6", "relu8"]
+
+
+def test_a_network_of_dense_layers_has_no_grad_cam_and_no_occlusion() -> None:
+    model = randomise(nn.Sequential(flatten=nn.Flatten(), fc1=nn.Linear(75, 8), relu=nn.ReLU(), fc2=nn.Linear(8, 3)))
+    found = explain(model, np.random.default_rng(0).normal(size=(3, 5, 5)), layers=["relu"], units=2, steps=4)
+    assert [made.name for made in found.maps] == [m.name for m in FAMILY if m.name not in ("Grad-CAM", "occlusion")]
+    assert [unit.position for unit in found.units["relu"]] == [(), ()]
+    assert found.units["relu"][0].patch.shape == (3, 5, 5)
+
+
+@pytest.mark.parametrize(("how", "words"), [
+    ({"layers": ["conv9"]}, r"no layer 'conv9'; nearest: conv\d, conv\d, conv\d"),
+    ({"layers": ["conv1:6"]}, r"layer 'conv1' has channels 0 to 5, got 6"),
+    ({"layers": ["conv1:-1"]}, "expected LAYER or LAYER:CHANNEL"),
+    ({"target": 4}, "classes 0 to 3, got 4"),
+    ({"target": -1}, "classes 0 to 3, got -1"),
+    ({"target": True}, "classes 0 to 3, got True"),
+    ({"units": 0}, "at least one unit"),
+    ({"mask": np.ones((26, 29))}, r"a mask \(29, 26\), got \(26, 29\)"),
+])  # fmt: skip
+def test_mistakes(how: dict[str, Any], words: str) -> None:
+    model, _, x = pair("overlapping")
+    with pytest.raises((ArgumentError, ShapeError), match=words):
+        explain(model, x[0], **{"methods": QUICK[:1], **how})
+
+
+# The command.
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    model = create("catnet", classes=2, size=32, rng=np.random.default_rng(0))
+    preprocessing = Preprocessing(34, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    TrainedModel(model, "catnet", {"classes": 2, "size": 32}, ["cat", "notcat"], preprocessing, {}).save(path)
+    return path
+
+
+def picture(path: Path, size: tuple[int, ...] = (40, 60, 3)) -> Path:
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, size).astype(np.uint8)).save(path)
+    return path
+
+
+def run(*words: Any) -> Any:
+    return CliRunner().invoke(app, ["explain", *map(str, words)])
+
+
+def test_photos_of_any_size_with_alpha_and_a_mask(model_file: Path, tmp_path: Path) -> None:
+    photo, clear = picture(tmp_path / "wide.png"), picture(tmp_path / "clear.png", (70, 50, 4))
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name, size in (("wide_mask.png", (40, 60)), ("clear.png", (70, 50))):
+        Image.fromarray(np.where(np.indices(size).sum(0) < 50, 1, 0).astype(np.uint8)).save(masks / name)
+    out = tmp_path / "out"
+    result = run(model_file, photo, clear, "--layers", "relu1:3,conv5", "--units", 1, "--mask", masks, "--output", out)
+    assert result.exit_code == 0, result.output
+    why = "its BatchNorms have never seen a batch"
+    assert result.stderr == f"tinynet: the model looks untrained: {why}; what is shown was not learned\n"
+    names = ["wide-units.png", "wide-class.png", "clear-units.png", "clear-class.png", "figures.json"]
+    assert result.stdout.splitlines()[-5:] == [str(out / name) for name in names]
+    figures = json.loads((out / "figures.json").read_text())
+    assert list(figures["photos"]) == ["wide", "clear"]
+    assert [unit["channel"] for unit in figures["photos"]["wide"]["units"]["relu1"]] == [3]
+    assert 0 <= figures["photos"]["clear"]["methods"]["Grad-CAM"]["energy_inside"] <= 1
+    for name in names[:-1]:
+        with Image.open(out / name) as sheet:
+            assert min(sheet.size) > 300
+            assert len(np.unique(np.asarray(sheet.convert("L").resize((60, 60))))) > 10, "an empty sheet"
+
+
+def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_done(model_file: Path, tmp_path: Path) -> None:
+    photo, broken = picture(tmp_path / "a.png"), tmp_path / "b.png"
+    broken.write_bytes(b"no photo")
+    result = run(model_file, broken, photo, "--layers", "relu1", "--units", 1, "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert str(broken) in result.stderr and "Traceback" not in result.output
+    assert (tmp_path / "out" / "a-class.png").is_file()
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (["--layers", "conv9"], "no layer 'conv9'; nearest: conv"),
+    (["--layers", "conv1,relu2:64"], "layer 'relu2' has channels 0 to 63, got 64"),
+    (["--target", "cats"], "the model has no class 'cats'; nearest: cat"),
+    (["--units", "0"], "--units: expected at least 1"),
+    (["--mask", "none.png"], "none.png: no such"),
+])  # fmt: skip
+def test_mistakes_get_one_line(model_file: Path, tmp_path: Path, words: list[str], line: str) -> None:
+    result = run(model_file, picture(tmp_path / "a.png"), "--output", tmp_path / "out", *words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"tinynet: {line}") and result.stderr.count("\n") == 1, result.stderr
+
+
+def test_masks_that_do_not_fit(tmp_path: Path, model_file: Path) -> None:
+    preprocessing = Preprocessing(8, 8, (0, 0, 0), (1, 1, 1))
+    values = np.zeros((10, 20), np.uint8)
+    values[:, 10:15] = 3                                        # the crop shows columns 5 to 14
+    path = tmp_path / "mask.png"
+    Image.fromarray(values).save(path)
+    seen = read_mask(path, (10, 20), preprocessing)
+    np.testing.assert_array_equal(seen, np.broadcast_to(np.arange(8) >= 4, (8, 8)))
+    with pytest.raises(FileError, match="a mask of the photo's 10×20 pixels, got 20×10"):
+        read_mask(path, (20, 10), preprocessing)
+    values[:, 4:16] = 0
+    Image.fromarray(values).save(path)
+    with pytest.raises(FileError, match="marks nothing"):
+        read_mask(path, (10, 20), preprocessing)
+    photo = picture(tmp_path / "a.png")
+    assert "one mask for 2 photos" in run(model_file, photo, photo, "--mask", path).stderr
+    (tmp_path / "masks").mkdir()
+    picture(tmp_path / "masks" / "ab.png")
+    assert "no mask for a.png; nearest: ab" in run(model_file, photo, "--mask", tmp_path / "masks").stderr
+
+
+def test_integrated_gradients_in_the_family_have_their_sign() -> None:
+    model, _, x = pair("overlapping")
+    way = next(method for method in FAMILY if method.name == "integrated gradients")
+    got = way.ask(model, x, np.ones(3, int), "")
+    np.testing.assert_array_equal(got, integrated_gradients(model).attribute(x, 1))
+    np.testing.assert_array_equal(way.importance(got), got.sum(1))
