@@ -281,12 +281,14 @@ def study(
                                        "ablation); 0: leave these out.")] = 0,
     boxes: Annotated[Path | None, typer.Option(
         help="A JSON file with boxes of the same parts in some photos (correspondence).")] = None,
+    transfer: Annotated[Path | None, typer.Option(
+        help="Class folders of other things, to which the features are transferred. Default: the same photos.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer photos, positions and steps, for a first look.")] = False,
     seed: Annotated[int, typer.Option(help="Of which photos are taken, and of what is drawn.")] = 0,
     workers: Workers = None,
 ) -> None:
     """Do the experiments of Zeiler & Fergus (2014) on a model: occlusion, invariance, filters, transfer and the rest."""
-    from .data import any_photos, embedded
+    from .data import ImageFolder, any_photos, embedded
     from .models import load_model
     from .study import read_boxes, run_study
 
@@ -295,7 +297,8 @@ def study(
     photos: Any = embedded("test") if folder is None else any_photos(folder)
     made = run_study(
         trained, photos, output, epochs=train, quick=quick, boxes=None if boxes is None else read_boxes(boxes), seed=seed,
-        workers=workers, command=shlex.join(["tinynet", *sys.argv[1:]]),
+        others=None if transfer is None else ImageFolder(transfer), workers=workers,
+        command=shlex.join(["tinynet", *sys.argv[1:]]),
     )
     print("\n" + "\n\n".join(made.findings))
     print(f"\n{made.output / 'figures.json'}\n{made.output / 'findings.txt'}")

@@ -143,9 +143,9 @@ def plot_correspondence(result: Correspondence, path: str | os.PathLike[str], *,
             edgecolor="0.3", linewidth=0.6, label=shorten(part),
         )
     axes.set_xticks(range(len(layers)), layers)
-    axes.set(ylabel="Δ: share of signs that differ", ylim=(0, None))
+    axes.set(ylabel="Δ: share of signs that differ", ylim=(0, 1.3 * max(max(row.delta for row in result.rows), 0.1)))
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8, ncols=2, framealpha=0.8)
+    axes.legend(fontsize=8, ncols=4, framealpha=0.8, loc="upper left")
     axes.set_title("Correspondence: do the same parts change the features alike?", size=11, weight="bold")
     notes = (
         f"{result.photos} photos; mean over pairs, ± one standard error over photos. Random: boxes of the same sizes anywhere, "

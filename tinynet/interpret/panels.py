@@ -95,7 +95,7 @@ class Board:
 
 def wrapped(text: str, inches: float) -> str:
     """Notes broken into lines that fit a picture of that width, which is at least 5 inches."""
-    return "\n".join(textwrap.fill(line, int(14.5 * max(inches, 5.0))) for line in text.split("\n"))
+    return "\n".join(textwrap.fill(line, int(17 * max(inches, 5.0))) for line in text.split("\n"))
 
 
 def _smooth(picture: Picture) -> str:

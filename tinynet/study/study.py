@@ -44,14 +44,15 @@ class Study:
 
 def run_study(
     trained: TrainedModel, photos: Dataset, output: str | os.PathLike[str], *, epochs: int = 0, quick: bool = False,
-    boxes: Mapping[str, Any] | None = None, seed: int = 0, workers: int | None = None, command: str = "",
-    say: Callable[[str], None] = print,
+    boxes: Mapping[str, Any] | None = None, others: Dataset | None = None, seed: int = 0, workers: int | None = None,
+    command: str = "", say: Callable[[str], None] = print,
 ) -> Study:
     """Do every experiment that can be done and write pictures, figures.json and findings.txt into the folder `output`.
 
     epochs: train variants of the model on the photos for that many epochs each, for evolution and ablation; 0: leave these out.
     quick: fewer photos, positions and steps, for a first look. boxes: {"photos": indices, "parts": {name: boxes (N, 4) in pixels
-    of the input}}, for correspondence. seed: of which photos are taken, and of what is drawn.
+    of the input}}, for correspondence. others: photos of other classes, for transfer; None: the same photos.
+    seed: of which photos are taken, and of what is drawn.
     """
     done = Study(make_folder(output))
     why = untrained(trained.model)
@@ -61,7 +62,8 @@ def run_study(
     job = _Job(trained, photos, done, quick, seed, workers, command)
     experiments: dict[str, Callable[[], None]] = {
         "filters": job.filters, "maximisation": job.maximisation, "occlusion": job.occlusion, "invariance": job.invariance,
-        "correspondence": lambda: job.correspondence(boxes), "transfer": job.transfer,
+        "correspondence": lambda: job.correspondence(boxes),
+        "transfer": lambda: job.transfer(photos if others is None else others),
         "evolution and ablation": lambda: job.training(epochs, say),
     }
     for name, experiment in experiments.items():
@@ -245,12 +247,12 @@ class _Job:
         }
         self.keep(interpret.plot_correspondence(found, self.path("correspondence"), command=self.command))
 
-    def transfer(self) -> None:
-        counts = np.bincount(self.photos.labels, minlength=len(self.photos.classes))
+    def transfer(self, photos: Dataset) -> None:
+        counts = np.bincount(photos.labels, minlength=len(photos.classes))
         sizes = [size for size in ((5,) if self.quick else (15, 30)) if counts.min() > size]
-        if len(self.photos.classes) < 2 or not sizes:
+        if len(photos.classes) < 2 or not sizes:
             raise _Skip(f"it needs two classes with more than 15 photos each, the smallest here has {counts.min()}")
-        photos = balanced_sample(self.photos, min(int(counts.min()), max(sizes) + 50), seed=self.seed)
+        photos = balanced_sample(photos, min(int(counts.min()), max(sizes) + 50), seed=self.seed)
         results: dict[str, Transfer] = {}
         for name, model in (
             ("trained", self.model), ("random weights", randomised(self.model, np.random.default_rng(self.seed))),
@@ -258,7 +260,8 @@ class _Job:
             frozen = frozen_features(model, photos, self.pre.transform(), workers=self.workers)
             results[name] = transfer(frozen, sizes, folds=2 if self.quick else 5, seed=self.seed)
         self.done.figures["transfer"] = {
-            "classes": len(self.photos.classes), "folds": results["trained"].folds, "same_classes": self.known,
+            "classes": len(photos.classes), "folds": results["trained"].folds,
+            "same_classes": list(photos.classes) == list(self.trained.classes),
             "trained": [row._asdict() for row in results["trained"].rows],
             "random": [row._asdict() for row in results["random weights"].rows],
         }
