@@ -6,6 +6,7 @@
 All methods are one walk back over the record of a forward pass; they differ in the rule at a layer.
 """
 
+from .atlas import LayerAtlas, layer_atlas, layer_sheet
 from .attribution import Attribution
 from .cam import grad_cam
 from .correspondence import Correspondence, correspondence, plot_correspondence
@@ -25,6 +26,8 @@ from .invariance import Invariance, invariance, plot_invariance
 from .maximise import Maximisation, first_layer_optimum, maximise, plot_maximisation
 from .mirror import Mirror, mirror
 from .occlusion import Occlusion, occlusion, plot_occlusion
+from .patches import UnitPatches, unit_patches
+from .top import TopActivations, top_activations
 
 __all__ = [
     "Attribution", "deconvnet", "deconv", "mirror", "Mirror", "guided_backprop",
@@ -32,5 +35,6 @@ __all__ = [
     "Occlusion", "occlusion", "plot_occlusion", "Invariance", "invariance", "plot_invariance",
     "Evolution", "plot_evolution", "Correspondence", "correspondence", "plot_correspondence",
     "FilterConstraint", "active_shares", "filter_pictures", "filter_statistics", "plot_filters", "renormalise_filters",
+    "TopActivations", "top_activations", "UnitPatches", "unit_patches", "LayerAtlas", "layer_atlas", "layer_sheet",
     "Maximisation", "first_layer_optimum", "maximise", "plot_maximisation",
 ]

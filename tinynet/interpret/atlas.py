@@ -20,6 +20,7 @@ import numpy as np
 from ..data.dataset import Dataset, name
 from ..data.preprocessing import Preprocessing
 from ..errors import ArgumentError
+from ..figures import shorten
 from ..nn import Layer
 from ..nn.receptive_field import ReceptiveField, receptive_field
 from . import pictures
@@ -37,6 +38,11 @@ WORDS = (
 SCALE = (
     "Mid grey is 0; each block of projections has one scale, whose ends are the "
     f"{pictures.PERCENTILE:g}th percentile of its magnitude (±, in units of the input)."
+)
+_LEGEND = (
+    "Each unit: left, projections of its {} strongest activations, one a photo, the strongest first; middle, what the unit saw; "
+    "right, the control. Below: values of the first and the last, the ends of the projections' scale, what is on the photos, and the "
+    "structural similarity of projections and control (1: the same)."
 )
 _SMALLEST = 24                                                  # pixels that a tile has at least
 
@@ -145,10 +151,10 @@ def tile_side(pictures_in_all: int, megabytes: float = 9.0) -> int:
 def layer_sheet(
     atlas: LayerAtlas, path: str | os.PathLike[str], *, units: int = 16, title: str = "", command: str = "",
 ) -> Path:
-    """The paper's figure 2 for one layer: for each of its first `units` units projections, patches and control. A
-    picture file.
+    """The paper's figure 2 for one layer: projections, photos and control of at most `units` units, spread evenly over those of
+    the atlas. Writes a picture file.
     """
-    shown = atlas.units[:units]
+    shown = [atlas.units[i] for i in _spread(np.arange(len(atlas.units)), units)]
     columns = 1 if len(shown) < 3 else 2
     width = 120 if columns == 1 else 152                        # letters in a line of the notes
     tiles = [Tile(_row(unit), caption(unit)) for unit in shown]
@@ -157,8 +163,7 @@ def layer_sheet(
     count = f"{len(shown)} of {atlas.count} units" if len(shown) < atlas.count else f"{atlas.count} units"
     notes = [
         f"{atlas.layer} ({atlas.kind}), {count}; {atlas.sees}.",
-        f"Each unit: left, projections of its {len(shown[0].photos) if shown else 0} strongest activations, one a photo, the "
-        "strongest first; middle, what the unit saw; right, the control.",
+        *textwrap.wrap(_LEGEND.format(len(shown[0].photos) if shown else 0), width),
         *textwrap.wrap(SCALE, width), *textwrap.wrap(WORDS, width), *([f"Made by: {command}"] if command else []),
     ]
     return pictures.sheet(
@@ -170,9 +175,14 @@ def layer_sheet(
 def caption(unit: UnitBlocks) -> str:
     """A unit's figures in a line."""
     values = [photo.value for photo in unit.photos]
-    labels = ", ".join(f"{count} {label}" for label, count in unit.labels[:3])
-    figures = f"{values[0]:.3g} … {values[-1]:.3g}; ±{unit.scale:.2g}"
-    return f"unit {unit.channel}: {figures}; {labels}; likeness to the control {round(unit.likeness, 2) + 0:.2f}"
+    labels = ", ".join(f"{count} {shorten(label, 14)}" for label, count in unit.labels[:3])
+    figures = f"{digits(values[0])} … {digits(values[-1])}; ±{digits(unit.scale)}"
+    return f"unit {unit.channel}: {figures}; {labels}; likeness {round(unit.likeness, 2) + 0:.2f}"
+
+
+def digits(value: float) -> str:
+    """Three significant digits, thousands in full."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _blocks(unit: UnitPatches, field: ReceptiveField | None, dataset: Dataset, preprocessing: Preprocessing) -> UnitBlocks:
@@ -209,4 +219,4 @@ def _row(unit: UnitBlocks) -> Picture:
     return np.concatenate([gap, gap, unit.projections, gap, unit.patches, gap, unit.control, gap, gap], axis=1)
 
 
-__all__ = ["WORDS", "LayerAtlas", "PlacedPhoto", "UnitBlocks", "layer_atlas", "layer_sheet", "tile_side"]
+__all__ = ["WORDS", "LayerAtlas", "PlacedPhoto", "UnitBlocks", "digits", "layer_atlas", "layer_sheet", "tile_side"]

@@ -19,7 +19,7 @@ from ..errors import FileError
 from ..files import make_folder, write_text
 from ..models import TrainedModel
 from ..nn import Summary, summary
-from .atlas import SCALE, WORDS, LayerAtlas, layer_atlas, layer_sheet, tile_side
+from .atlas import SCALE, WORDS, LayerAtlas, digits, layer_atlas, layer_sheet, tile_side
 from .control import randomised, untrained
 from .pictures import Picture
 from .top import default_layers, top_activations
@@ -104,7 +104,7 @@ def render(template: str, **values: Any) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
-        picture=data_uri, number=lambda value: f"{value:.3g}", likeness=lambda value: f"{round(value, 2) + 0:.2f}"
+        picture=data_uri, number=digits, likeness=lambda value: f"{round(value, 2) + 0:.2f}"
     )
     text = resources.files(__package__).joinpath("templates", template).read_text(encoding="utf-8")
     return environment.from_string(text).render(**values)
