@@ -78,7 +78,7 @@ class Board:
 
     def save(self, path: str | os.PathLike[str], notes: str = "") -> Path:
         if notes:
-            self._figure.supxlabel(notes, size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+            self._figure.supxlabel("\n" + notes, size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
         return save_figure(self._figure, path)
 
     def _next(self, title: str, caption: str) -> Any:
