@@ -41,8 +41,8 @@ SCALE = (
 )
 _LEGEND = (
     "Each unit: left, projections of its {} strongest activations, one a photo, the strongest first; middle, what the unit saw; "
-    "right, the control. Below: values of the first and the last, the ends of the projections' scale, what is on the photos, and the "
-    "structural similarity of projections and control (1: the same)."
+    "right, the control. Below: values of the first and the last, the ends of the projections' scale, what is on the photos, and "
+    "the structural similarity of projections and control (1: the same)."
 )
 _SMALLEST = 24                                                  # pixels that a tile has at least
 
