@@ -63,6 +63,10 @@ def test_dead_units_are_counted() -> None:
     shares = active_shares(model, [x[:3], (x[3:8], np.zeros(5)), x[8:]], workers=2)
     assert list(shares) == ["relu1", "conv2"]
     np.testing.assert_allclose(shares["relu1"][[0, 3]], [0.4, 0])
+    x[5, :, 3, 3] = 1                                           # and one pixel makes one place active, which is enough
+    spot = nn.Sequential(conv1=nn.Conv2d(3, 1, 1, bias=False), relu1=nn.ReLU())
+    spot["conv1"].weight[...] = 1  # type: ignore[attr-defined]
+    np.testing.assert_allclose(active_shares(spot, [x])["relu1"], [0.5])
     with pytest.raises(ArgumentError, match="nearest"):
         active_shares(model, [x], ["relu9"])
     with pytest.raises(ArgumentError, match="none"):

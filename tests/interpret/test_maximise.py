@@ -89,6 +89,20 @@ def test_regularisers_do_what_they_say() -> None:
     assert bounded.pictures[:, 0].min() < -0.5
 
 
+def test_jitter_moves_the_picture_and_moves_it_back() -> None:
+    """A first-layer unit of 5×5: without jitter all that grows is in its field, with jitter also around it, and not beyond."""
+    def energy(jitter: int) -> tuple[float, float]:
+        model = nn.Sequential(conv1=net()["conv1"])
+        x = maximise(model, "conv1", [0], (3, 17, 17), jitter=jitter, blur=0, decay=0.05, steps=150).pictures[0] ** 2
+        inside, around = x[:, 6:11, 6:11].sum(), x[:, 4:13, 4:13].sum()
+        return inside / x.sum(), around / x.sum()
+
+    assert energy(0)[0] > 0.999
+    inside, around = energy(2)
+    assert inside < 0.95
+    assert around > 0.999
+
+
 def test_runs_where_the_model_is(backend: Backend) -> None:
     expected = maximise(net(), "conv2", [0, 4], (3, 9, 9), steps=5)
     found = maximise(place(net(), backend), "conv2", [0, 4], (3, 9, 9), steps=5)
