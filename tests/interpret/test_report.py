@@ -228,6 +228,16 @@ def test_the_command_writes_the_report_and_resumes(folder: Path, tmp_path):
     assert other.exit_code == 2 and other.stderr.count("\n") == 1 and "another question" in other.stderr
 
 
+def test_ctrl_c_at_the_pictures_leaves_what_was_found(folder: Path, tmp_path, monkeypatch):
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinynet.interpret.report.layer_atlas", interrupted)
+    done = run(folder / "model.safetensors", folder, "--layers", "relu1", "--output", tmp_path)
+    assert done.exit_code == 130 and "interrupted at the pictures of relu1" in done.stderr and "--resume" in done.stderr
+    assert TopActivations.load(tmp_path / "top.safetensors").done == 4
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["MODEL", "PHOTOS", "--layers", "rleu3"], "no layer 'rleu3'; nearest: relu3"),
     (["MODEL", "EMPTY"], "no photo in this folder"), (["MODEL", "missing"], "missing: no such folder"),

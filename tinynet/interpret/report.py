@@ -63,11 +63,16 @@ def make_atlas(
     shown = [min(len(top[layer].values), units or len(top[layer].values)) for layer in chosen]
     side = tile_side(3 * top.k * sum(shown))
     atlases, sheets = [], []
-    for layer in chosen:
-        atlas = layer_atlas(model, dataset, top, layer, preprocessing, units=units, side=side, control=control,
-                            workers=workers, progress=progress)
-        atlases.append(atlas)
-        sheets.append(layer_sheet(atlas, folder / f"{layer}.png", command=command))
+    try:
+        for layer in chosen:
+            atlases.append(layer_atlas(model, dataset, top, layer, preprocessing, units=units, side=side, control=control,
+                                       workers=workers, progress=progress))
+            sheets.append(layer_sheet(atlases[-1], folder / f"{layer}.png", command=command))
+    except KeyboardInterrupt:
+        where = chosen[min(len(atlases), len(chosen) - 1)]
+        raise KeyboardInterrupt(
+            f"interrupted at the pictures of {where}; what was found is in {findings}: resume (--resume) to go on from it"
+        ) from None
     why = untrained(model)
     warning = f"the model looks untrained ({why}): these pictures show what a random network gives" if why else ""
     where = photos or f"{len(dataset):,} photos"
