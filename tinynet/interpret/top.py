@@ -184,7 +184,8 @@ def _run(
                 raise KeyboardInterrupt(f"interrupted after {top.done} of {top.total} photos; nothing was saved") from None
             top.save(resume)
             raise KeyboardInterrupt(
-                f"interrupted after {top.done} of {top.total} photos; what was found is in {resume}: resume (--resume) to go on from it"
+                f"interrupted after {top.done} of {top.total} photos; what was found is in {resume}: resume (--resume) to go on "
+                "from it"
             ) from None
     if not top.layers:
         raise FileError(f"{name(dataset, 0)}: broken, as every photo; give photos that can be read")
