@@ -173,7 +173,8 @@ def test_units_are_spread_evenly_over_the_active_ones():
     active = [channel for channel in range(7) if channel not in atlas.silent]
     chosen = [unit.channel for unit in atlas.units]
     assert 0 in atlas.silent and len(chosen) == 3 and set(chosen) < set(active) and chosen == sorted(chosen)
-    assert chosen[0] == active[0] and max(np.diff([active.index(c) for c in chosen])) <= 2
+    steps = np.diff([active.index(c) for c in chosen] + [len(active)])
+    assert chosen[0] == active[0] and len(active) > 4 and steps.max() - steps.min() <= 1
     with pytest.raises(ArgumentError, match="at least one unit, got 0"):
         layer_atlas(model, dataset, top, "relu2", preprocessing, units=0)
 
@@ -226,6 +227,8 @@ def test_the_command_writes_the_report_and_resumes(folder: Path, tmp_path):
     assert (out / "atlas.html").read_bytes() == first
     other = run(folder / "model.safetensors", folder, "--layers", "relu3", "--output", out, "--resume")
     assert other.exit_code == 2 and other.stderr.count("\n") == 1 and "another question" in other.stderr
+    anew = run(folder / "model.safetensors", folder, "--layers", "relu3", "--units", 1, "--output", out)
+    assert anew.exit_code == 0 and list(TopActivations.load(out / "top.safetensors").layers) == ["relu3"]
 
 
 def test_ctrl_c_at_the_pictures_leaves_what_was_found(folder: Path, tmp_path, monkeypatch):
