@@ -66,7 +66,7 @@ def class_sheet(
             "each block of projections", "each map"),
         f"Laid over: the importance of a pixel, under a Gaussian of {_sigma(shown.shape):.1g} pixels. Below, the controls: "
         "weights redrawn from the top down to the layer named. ranks: Spearman's correlation with the true map; SSIM: "
-        "structural similarity. Near 1, the map does not show what was learned.",
+        "structural similarity (of maps without detail high in any case). Near 1, the map does not show what was learned.",
         "del., ins.: mean probability of the class while the most important pixels go first (small is good), or come first "
         f"(large is good); in random order {found.random_order[0]:.2f} and {found.random_order[1]:.2f}.",
         *_mask_words(found), WORDS,
@@ -97,7 +97,7 @@ def _says(found: Explanation, classes: Sequence[str]) -> str:
     words = f"the model says {_name(best, classes)}, {100 * found.probabilities[best]:.1f} %"
     if best != found.target:
         words += f"; asked about {_name(found.target, classes)}, {100 * found.probabilities[found.target]:.1f} %"
-    return words
+    return words + (" (it looks untrained)" if found.warning else "")
 
 
 def _name(number: int, classes: Sequence[str]) -> str:
