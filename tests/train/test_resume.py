@@ -17,6 +17,7 @@ from tests.train import runs
 from tinynet import nn, optim
 from tinynet.errors import ArgumentError, FileError, ShapeError
 from tinynet.train import Callback, EarlyStopping, TrainingInterrupted, load_checkpoint, save_checkpoint
+from tinynet.train.interrupt import PatientInterrupt
 
 
 class CtrlC(Callback):
@@ -191,15 +192,24 @@ def test_a_run_in_shards_resumes_with_as_many(tmp_path):
     assert runs.fingerprint(resumed) == runs.fingerprint(straight)
 
 
-def test_shards_that_still_run_at_a_second_ctrl_c_change_nothing_afterwards(tmp_path):
+def test_shards_that_still_run_at_a_second_ctrl_c_change_nothing_afterwards(tmp_path, monkeypatch):
+    handled = threading.Semaphore(0)
+    note = PatientInterrupt._note
+
+    def note_and_tell(self, number, frame):
+        handled.release()
+        note(self, number, frame)
+
+    monkeypatch.setattr(PatientInterrupt, "_note", note_and_tell)
+
     class Slow(nn.Identity):
         def forward(self, x, train=False, rng=None):
             if train and run.state.step == 3:
                 if threading.current_thread().name.endswith("_0"):
-                    for _ in range(2):
+                    for _ in range(2):  # one after the other: two signals at once would arrive as one
                         os.kill(os.getpid(), signal.SIGINT)
-                        time.sleep(0.1)  # the main thread wakes up and finds that nobody has got to the batch norm yet
-                time.sleep(0.2)
+                        assert handled.acquire(timeout=20)
+                time.sleep(0.2)  # the main thread has been told by now, and nobody has got to the batch norm yet
             return super().forward(x, train, rng)
 
     run = runs.trainer(tmp_path, workers=2)

@@ -36,7 +36,7 @@ class Container(Layer):
             if not name or "." in name:
                 raise ArgumentError(f"{type(self).__name__}: expected a name without dots, got {name!r}")
             if name.startswith("_") and not isinstance(layer, Container):
-                raise ArgumentError(f"{type(self).__name__}: expected a visible name for a layer, got {name!r}, as for containers")
+                raise ArgumentError(f"{type(self).__name__}: expected a visible name for a layer, got {name!r}")
             self._children[name] = layer
         paths = [path for path, layer in self.layers() if path and not isinstance(layer, Container)]
         if len(set(paths)) < len(paths):

@@ -62,7 +62,7 @@ def recipe_for(size: int) -> Recipe:
     if size <= 48:
         return Recipe(
             model="catnet", arguments={"size": size},
-            preprocessing=Preprocessing(size, size, _MEAN, _STD),
+            preprocessing=Preprocessing(size, size, _MEAN, _STD, mirror=True),
             augment=(
                 transforms.Resize(size), transforms.CenterCrop(size),
                 transforms.RandomCrop(size, padding=size // 8, padding_mode="reflect"),
@@ -73,7 +73,7 @@ def recipe_for(size: int) -> Recipe:
         )
     return Recipe(
         model="photonet", arguments={"stem": [7, 4] if size > 160 else [5, 2]},
-        preprocessing=Preprocessing(size, size, _MEAN, _STD),
+        preprocessing=Preprocessing(size, size, _MEAN, _STD, mirror=True),
         augment=(
             transforms.RandomResizedCrop(size, scale=(0.35, 1.0)),
             transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.3, 0.3, 0.4),
@@ -147,7 +147,10 @@ def train_classifier(
     if groups is not None:
         mapping = [next(g for g, group in enumerate(groups) if kind in group) for kind in range(len(train.classes))]
         parts = {name: Relabelled(part, mapping, classes) for name, part in parts.items()}
-    evaluations = {name: evaluate(whole, Loader(part, 64, as_they_are), CrossEntropyLoss()) for name, part in parts.items()}
+    mirror = recipe.preprocessing.mirror
+    evaluations = {
+        name: evaluate(whole, Loader(part, 64, as_they_are), CrossEntropyLoss(), mirror=mirror) for name, part in parts.items()
+    }
     which = None if positive is None else classes.index(positive)
     figures = {name: evaluation.metrics(which) for name, evaluation in evaluations.items()}
     say(figures_table(figures, {name: len(part) for name, part in parts.items()}, positive))

@@ -74,20 +74,22 @@ class Evaluation:
 
 
 def evaluate(
-    model: Any, loader: Iterable[tuple[Array, Array]], loss: Loss | None = None, shards: Shards | None = None
+    model: Any, loader: Iterable[tuple[Array, Array]], loss: Loss | None = None, shards: Shards | None = None, *,
+    mirror: bool = False,
 ) -> Evaluation:
     """Classify every batch (x, labels) of the loader. loss: also give its mean over the samples.
 
-    shards: the threads to use, within their with block; None: one a core.
+    shards: the threads to use, within their with block; None: one a core. mirror: look at every picture also in the
+    mirror, and take the mean of the two logits (Krizhevsky et al. 2012, section 4.1, average over mirrored crops too).
     A loss with class weights is averaged over the batches by their sizes. Raises ArgumentError for an empty loader.
     """
     if shards is None:
         with Shards() as own:
-            return evaluate(model, loader, loss, own)
+            return evaluate(model, loader, loss, own, mirror=mirror)
     logits, labels, total, count = [], [], 0.0, 0
     reference = reference_array(model)
     for x, y in loader:
-        output = shards.infer(model, beside(x, reference))
+        output = _both_ways(shards, model, beside(x, reference), mirror)
         if loss is not None:
             value, _ = loss(output, beside(y, reference))
             total += float(value) * len(y)
@@ -99,18 +101,27 @@ def evaluate(
     return Evaluation(np.concatenate(logits), np.concatenate(labels), total / count if loss and count else float("nan"))
 
 
-def predict(model: Any, x: Any, batch_size: int = 64) -> np.ndarray:
-    """Class probabilities (N, C) on the host, of an array (N, 3, H, W) or a loader's batches (labels are ignored)."""
+def predict(model: Any, x: Any, batch_size: int = 64, *, mirror: bool = False) -> np.ndarray:
+    """Class probabilities (N, C) on the host, of an array (N, 3, H, W) or a loader's batches (labels are ignored).
+
+    mirror: as in evaluate.
+    """
     reference = reference_array(model)
     batches: Iterable[Any] = x
     if hasattr(x, "shape"):
         batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
     with Shards() as shards:
         inputs = (beside(batch[0] if isinstance(batch, tuple) else batch, reference) for batch in batches)
-        logits = [to_host(shards.infer(model, x)) for x in inputs]
+        logits = [to_host(_both_ways(shards, model, x, mirror)) for x in inputs]
     if not logits:
         raise ArgumentError("predict: expected at least one image, got none")
     return softmax(np.concatenate(logits).astype(np.float64), 1)
+
+
+def _both_ways(shards: Shards, model: Any, x: Array, mirror: bool) -> Array:
+    """The logits of x, or the mean of those of x and of its mirror image."""
+    y = shards.infer(model, x)
+    return (y + shards.infer(model, array_module(x).ascontiguousarray(x[..., ::-1]))) / 2 if mirror else y
 
 
 def reference_array(model: Any) -> Array | None:
