@@ -109,7 +109,7 @@ def evaluate(
     check_classes(photos.classes, trained.classes, str(data or "the embedded photos"))
     with Shards(workers) as shards:
         loader = Loader(photos, 64, trained.preprocessing.transform())
-        result = run(trained.model, loader, CrossEntropyLoss(), shards, mirror=trained.preprocessing.mirror)
+        result = run(trained.model, loader, CrossEntropyLoss(), shards, views=trained.preprocessing.views)
     positive = "cat" if "cat" in trained.classes else None
     which = None if positive is None else trained.classes.index(positive)
     print(figures_table({"photos": result.metrics(which)}, {"photos": len(result.labels)}, positive))
@@ -145,7 +145,7 @@ def predict(
             failed = True
             print(f"tinynet: {error}", file=sys.stderr)
             continue
-        probabilities = run(trained.model, x[None], mirror=trained.preprocessing.mirror)[0]
+        probabilities = run(trained.model, x[None], views=trained.preprocessing.views)[0]
         best = int(probabilities.argmax())
         print(f"{path!s:<{width}}  {trained.classes[best]}  {100 * probabilities[best]:.1f} %")
     if failed:

@@ -187,7 +187,8 @@ KINDS_2D = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.BatchN
 def test_every_layer_kind_is_in_the_net():
     """A layer that is added to tinynet.nn must be added to this run as well, or be named here with its reason."""
     elsewhere = {
-        "Container": "a base", "Layer": "a base", "Softmax": "below", "LogSoftmax": "below", "GroupLogSumExp": "tests/functional/test_softmax.py",
+        "Container": "a base", "Layer": "a base", "Softmax": "below", "LogSoftmax": "below",
+        "GroupLogSumExp": "tests/functional/test_softmax.py",
         **{f"MaxUnpool{n}d": "takes switches besides its input" for n in (1, 2, 3)},
         **{f"{kind.__name__[:-2]}{n}d": "below" for n in (1, 3) for kind in KINDS_2D},
     }  # fmt: skip

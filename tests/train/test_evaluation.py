@@ -43,12 +43,27 @@ def test_batches_and_threads_change_nothing(model, photos, size, workers):
 def test_the_mirror_is_the_mean_of_both_views(model, photos):
     x, y = photos
     both = (model(x) + model(x[..., ::-1])) / 2
-    np.testing.assert_allclose(evaluate(model, batches(x, y, 4), mirror=True).logits, both, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(evaluate(model, batches(x, y, 4), views=2).logits, both, rtol=0, atol=1e-14)
     e = np.exp(both)
-    np.testing.assert_allclose(predict(model, x, mirror=True), e / e.sum(axis=1, keepdims=True), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(predict(model, x, views=2), e / e.sum(axis=1, keepdims=True), rtol=0, atol=1e-14)
     assert not np.allclose(both, model(x))
-    seen_mirrored = evaluate(model, batches(np.ascontiguousarray(x[..., ::-1]), y, 4), mirror=True)
+    seen_mirrored = evaluate(model, batches(np.ascontiguousarray(x[..., ::-1]), y, 4), views=2)
     np.testing.assert_allclose(seen_mirrored.logits, both, rtol=0, atol=1e-14)
+
+
+def test_ten_views_are_the_centre_and_the_corners_in_and_out_of_the_mirror():
+    """On 32×32 pixels the corners are two pixels away; a model that adds up all pixels with weights sees each view."""
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal((2, 1, 32, 32)), rng.standard_normal((1, 32 * 32))
+    model = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(32 * 32, 1, bias=False)).to(dtype=np.float64)
+    model.load_state_dict({"fc.weight": w})
+    wide = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="reflect")
+    views = [wide[:, :, i : i + 32, j : j + 32] for i, j in [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)]]
+    views += [view[..., ::-1] for view in views]
+    expected = np.mean([view.reshape(2, -1) @ w.T for view in views], axis=0)
+    np.testing.assert_allclose(evaluate(model, [(x, np.zeros(2, int))], views=10).logits, expected, rtol=0, atol=1e-12)
+    with pytest.raises(ArgumentError, match="10 views"):
+        predict(model, x, views=3)
 
 
 def test_nothing_to_look_at_is_an_error(model):

@@ -13,15 +13,15 @@ from tinynet.errors import FileError
 class Preprocessing:
     """Resize the shorter side to `resize` pixels, cut out the central `crop`×`crop`, and normalise.
 
-    mean, std: of the three channels (R, G, B) on the scale 0 … 1. mirror: a prediction is the mean of the photo's
-    and of its mirror image's.
+    mean, std: of the three channels (R, G, B) on the scale 0 … 1. views: how many
+    views of a photo a prediction is the mean of (train.evaluation.mean_logits).
     """
 
     resize: int
     crop: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    mirror: bool = False
+    views: int = 1
 
     def transform(self) -> transforms.Compose:
         """uint8 (H, W, 3) → float32 (3, crop, crop)."""
@@ -49,4 +49,4 @@ class Preprocessing:
                 raise ValueError(f"resize {resize} and crop {crop} do not fit")
         except (KeyError, TypeError, ValueError) as error:
             raise FileError(f"not a preprocessing record ({type(error).__name__}: {error})") from None
-        return cls(resize, crop, mean, std, bool(record.get("mirror", False)))
+        return cls(resize, crop, mean, std, int(record.get("views", 1)))

@@ -62,7 +62,7 @@ def recipe_for(size: int) -> Recipe:
     if size <= 48:
         return Recipe(
             model="catnet", arguments={"size": size},
-            preprocessing=Preprocessing(size, size, _MEAN, _STD, mirror=True),
+            preprocessing=Preprocessing(size, size, _MEAN, _STD, views=10),
             augment=(
                 transforms.Resize(size), transforms.CenterCrop(size),
                 transforms.RandomCrop(size, padding=size // 8, padding_mode="reflect"),
@@ -73,13 +73,13 @@ def recipe_for(size: int) -> Recipe:
         )
     return Recipe(
         model="photonet", arguments={"stem": [7, 4] if size > 160 else [5, 2]},
-        preprocessing=Preprocessing(size, size, _MEAN, _STD, mirror=True),
+        preprocessing=Preprocessing(size, size, _MEAN, _STD, views=10),
         augment=(
             transforms.RandomResizedCrop(size, scale=(0.35, 1.0)),
             transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.3, 0.3, 0.4),
         ),
         finish=(transforms.RandomErasing(0.3, scale=(0.02, 0.16), ratio=(1.0, 1.0)),),
-        epochs=60, batch_size=16, lr=1e-3,
+        epochs=45, batch_size=16, lr=1e-3,
     )
 
 
@@ -147,9 +147,9 @@ def train_classifier(
     if groups is not None:
         mapping = [next(g for g, group in enumerate(groups) if kind in group) for kind in range(len(train.classes))]
         parts = {name: Relabelled(part, mapping, classes) for name, part in parts.items()}
-    mirror = recipe.preprocessing.mirror
+    views = recipe.preprocessing.views
     evaluations = {
-        name: evaluate(whole, Loader(part, 64, as_they_are), CrossEntropyLoss(), mirror=mirror) for name, part in parts.items()
+        name: evaluate(whole, Loader(part, 64, as_they_are), CrossEntropyLoss(), views=views) for name, part in parts.items()
     }
     which = None if positive is None else classes.index(positive)
     figures = {name: evaluation.metrics(which) for name, evaluation in evaluations.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from ..backend import Array, array_module, device_of, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError
-from ..functional import softmax
+from ..functional import pad, softmax
 from . import metrics
 
 Loss = Callable[[Array, Array], tuple[Any, Array]]
@@ -75,21 +75,20 @@ class Evaluation:
 
 def evaluate(
     model: Any, loader: Iterable[tuple[Array, Array]], loss: Loss | None = None, shards: Shards | None = None, *,
-    mirror: bool = False,
+    views: int = 1,
 ) -> Evaluation:
     """Classify every batch (x, labels) of the loader. loss: also give its mean over the samples.
 
-    shards: the threads to use, within their with block; None: one a core. mirror: look at every picture also in the
-    mirror, and take the mean of the two logits (Krizhevsky et al. 2012, section 4.1, average over mirrored crops too).
+    shards: the threads to use, within their with block; None: one a core. views: see `mean_logits`.
     A loss with class weights is averaged over the batches by their sizes. Raises ArgumentError for an empty loader.
     """
     if shards is None:
         with Shards() as own:
-            return evaluate(model, loader, loss, own, mirror=mirror)
+            return evaluate(model, loader, loss, own, views=views)
     logits, labels, total, count = [], [], 0.0, 0
     reference = reference_array(model)
     for x, y in loader:
-        output = _both_ways(shards, model, beside(x, reference), mirror)
+        output = mean_logits(shards, model, beside(x, reference), views)
         if loss is not None:
             value, _ = loss(output, beside(y, reference))
             total += float(value) * len(y)
@@ -101,10 +100,10 @@ def evaluate(
     return Evaluation(np.concatenate(logits), np.concatenate(labels), total / count if loss and count else float("nan"))
 
 
-def predict(model: Any, x: Any, batch_size: int = 64, *, mirror: bool = False) -> np.ndarray:
+def predict(model: Any, x: Any, batch_size: int = 64, *, views: int = 1) -> np.ndarray:
     """Class probabilities (N, C) on the host, of an array (N, 3, H, W) or a loader's batches (labels are ignored).
 
-    mirror: as in evaluate.
+    views: see `mean_logits`.
     """
     reference = reference_array(model)
     batches: Iterable[Any] = x
@@ -112,16 +111,33 @@ def predict(model: Any, x: Any, batch_size: int = 64, *, mirror: bool = False) -
         batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
     with Shards() as shards:
         inputs = (beside(batch[0] if isinstance(batch, tuple) else batch, reference) for batch in batches)
-        logits = [to_host(_both_ways(shards, model, x, mirror)) for x in inputs]
+        logits = [to_host(mean_logits(shards, model, x, views)) for x in inputs]
     if not logits:
         raise ArgumentError("predict: expected at least one image, got none")
     return softmax(np.concatenate(logits).astype(np.float64), 1)
 
 
-def _both_ways(shards: Shards, model: Any, x: Array, mirror: bool) -> Array:
-    """The logits of x, or the mean of those of x and of its mirror image."""
-    y = shards.infer(model, x)
-    return (y + shards.infer(model, array_module(x).ascontiguousarray(x[..., ::-1]))) / 2 if mirror else y
+def mean_logits(shards: Shards, model: Any, x: Array, views: int) -> Array:
+    """The mean of the logits over several views of each picture (N, C, H, W).
+
+    views 1: the picture. 2: and its mirror image. 10: the picture and four that are moved by a sixteenth of its size towards each
+    corner (the border reflected), all five also in the mirror: the ten crops of Krizhevsky et al. 2012, section 4.1,
+    and Zeiler & Fergus 2014.
+    """
+    if views not in (1, 2, 10):
+        raise ArgumentError(f"expected 1, 2 or 10 views, got {views!r}")
+    height, width = x.shape[2:]
+    seen = [x]
+    if views == 10:
+        down, right = height // 16, width // 16
+        padded = pad(x, (right, right, down, down), mode="reflect")
+        seen += [padded[:, :, i : i + height, j : j + width] for i in (0, 2 * down) for j in (0, 2 * right)]
+    if views > 1:
+        seen += [view[..., ::-1] for view in seen]
+    total = shards.infer(model, array_module(x).ascontiguousarray(seen[0]))
+    for view in seen[1:]:
+        total = total + shards.infer(model, array_module(x).ascontiguousarray(view))
+    return total / views if views > 1 else total
 
 
 def reference_array(model: Any) -> Array | None:
