@@ -3,14 +3,15 @@
     python examples/cat_classifier.py                          the embedded photos, 32×32, a few minutes on two cores
     python examples/cat_classifier.py --data DIR --size 224    your own: DIR/cat/*.jpg, DIR/notcat/*.jpg (600 of each are drawn)
 
-Writes the model, learning curves, the confusion matrix and a sheet of predictions to runs/cat (or --output). The command
-`tinynet train` does the same and more; this file shows the parts.
+Writes the model, learning curves, the confusion matrix, a sheet of predictions and an atlas of what its units see to runs/cat (or
+--output). The commands `tinynet train` and `tinynet atlas` do the same and more; this file shows the parts.
 """
 
 import argparse
 import sys
 
 from tinynet.errors import TinynetError
+from tinynet.interpret.report import make_atlas
 from tinynet.train.classifier import recipe_for, train_classifier
 from tinynet.train.photos import check_size, embedded_parts, folder_parts
 
@@ -40,11 +41,16 @@ def main() -> None:
     print(parts.description)
 
     # Train, evaluate, write the files. tinynet/train/trainer.py has the loop, tinynet/models/catnet.py the network.
-    train_classifier(
+    command = " ".join(["python", sys.argv[0], *(word for word in sys.argv[1:] if word != "--resume")])
+    result = train_classifier(
         parts, recipe, options.output, seed=options.seed, epochs=options.epochs, resume=options.resume,
         positive="cat" if "cat" in parts.train.classes else None,
-        command=" ".join(["python", sys.argv[0], *(word for word in sys.argv[1:] if word != "--resume")]),
+        command=command,
     )
+
+    # What its units have learned to see: the photos that excite them most, each with its way back to pixels.
+    atlas = make_atlas(result.trained, parts.test or parts.validation, f"{options.output}/atlas", units=8, command=command)
+    print(f"{'what units see':<16}  {atlas.report}")
     print(f"\nTry it on a photo of your own:  tinynet predict {options.output}/model.safetensors photo.jpg")
 
 
