@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +27,12 @@ def main() -> None:
     parser.add_argument("what", choices=["embedded", "photos"])
     parser.add_argument("--data", help="folder of photos, for `photos`")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--resume", action="store_true", help="go on with runs that were interrupted, and evaluate finished ones anew")
     parser.add_argument("--output", default="runs/accuracy", help="folder for the models (default: runs/accuracy)")
     options = parser.parse_args()
-    runs = [one(options.what, options.data, seed, Path(options.output) / f"{options.what}-{seed}") for seed in options.seeds]
+    runs = [
+        one(options.what, options.data, seed, Path(options.output) / f"{options.what}-{seed}", options.resume) for seed in options.seeds
+    ]
     record = {
         "what": options.what, "tinynet": tinynet.__version__, "numpy": np.__version__, "python": platform.python_version(),
         "cores": available_cores(), "load at the end": round(os.getloadavg()[0], 1), "runs": runs,
@@ -45,8 +47,8 @@ def main() -> None:
     print(f"| mean | | {' | '.join(f'{mean:.1f} %' for mean in means)} | {np.mean([run['seconds'] for run in runs]) / 60:.1f} |")
 
 
-def one(what: str, data: str | None, seed: int, output: Path) -> dict:
-    """Train with one seed, and say how well and how long."""
+def one(what: str, data: str | None, seed: int, output: Path, resume: bool) -> dict:
+    """Train with one seed, and say how well and how long (training and validation, as the history has it)."""
     recipe = recipe_for(32 if what == "embedded" else 224)
     if what == "embedded":
         parts = embedded_parts(seed)
@@ -54,10 +56,12 @@ def one(what: str, data: str | None, seed: int, output: Path) -> dict:
         raise SystemExit("accuracy: photos needs --data DIR with train/ and test/")
     else:
         parts = folder_parts(data, per_class=600, cache=recipe.cache, seed=seed)
-    started = time.perf_counter()
-    result = train_classifier(parts, recipe, output, seed=seed, positive="cat")
+    result = train_classifier(
+        parts, recipe, output, seed=seed, positive="cat", resume=resume and (output / "last.safetensors").is_file()
+    )
+    history = json.loads((output / "history.json").read_text())
     return {
-        "seed": seed, "epochs": recipe.epochs, "seconds": round(time.perf_counter() - started, 1),
+        "seed": seed, "epochs": recipe.epochs, "seconds": round(sum(row["seconds"] for row in history), 1),
         "accuracy": {part: round(evaluation.accuracy, 4) for part, evaluation in result.evaluations.items()},
     }
 

@@ -73,13 +73,13 @@ def recipe_for(size: int) -> Recipe:
         )
     return Recipe(
         model="photonet", arguments={"stem": [7, 4] if size > 160 else [5, 2]},
-        preprocessing=Preprocessing(size, size, _MEAN, _STD, views=10),
+        preprocessing=Preprocessing(round(size * 8 / 7), size, _MEAN, _STD, views=10),   # 256 → 224, as the paper
         augment=(
             transforms.RandomResizedCrop(size, scale=(0.35, 1.0)),
             transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.3, 0.3, 0.4),
         ),
         finish=(transforms.RandomErasing(0.3, scale=(0.02, 0.16), ratio=(1.0, 1.0)),),
-        epochs=45, batch_size=16, lr=1e-3,
+        epochs=45, batch_size=16, lr=1e-3, cache=max(256, round(size * 8 / 7)),
     )
 
 
