@@ -27,11 +27,12 @@ def main() -> None:
     parser.add_argument("what", choices=["embedded", "photos"])
     parser.add_argument("--data", help="folder of photos, for `photos`")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--resume", action="store_true", help="go on with runs that were interrupted, and evaluate finished ones anew")
+    parser.add_argument("--resume", action="store_true", help="go on with interrupted runs, evaluate finished ones anew")
     parser.add_argument("--output", default="runs/accuracy", help="folder for the models (default: runs/accuracy)")
     options = parser.parse_args()
     runs = [
-        one(options.what, options.data, seed, Path(options.output) / f"{options.what}-{seed}", options.resume) for seed in options.seeds
+        one(options.what, options.data, seed, Path(options.output) / f"{options.what}-{seed}", options.resume)
+        for seed in options.seeds
     ]
     record = {
         "what": options.what, "tinynet": tinynet.__version__, "numpy": np.__version__, "python": platform.python_version(),

@@ -200,7 +200,8 @@ def test_refusals() -> None:
                   lambda: RandomResizedCrop(3, ratio=(2, 1)), lambda: RandomHorizontalFlip(1.5),
                   lambda: ColorJitter(brightness=-1), lambda: ColorJitter(hue=0.6), lambda: ColorJitter(contrast=(2, 1)),
                   lambda: RandomErasing(p=2), lambda: RandomErasing(scale=(0.5, 0.1)),
-                  lambda: RandomErasing(ratio=(0, 1)), lambda: Normalize((0, 0, 0), (1, 1, 0)), lambda: Normalize((0, 0), (1, 1, 1))):
+                  lambda: RandomErasing(ratio=(0, 1)), lambda: Normalize((0, 0, 0), (1, 1, 0)),
+                  lambda: Normalize((0, 0), (1, 1, 1))):
         with pytest.raises(ArgumentError):
             wrong()
     for transform in (RandomCrop(2), RandomResizedCrop(2), RandomHorizontalFlip(), ColorJitter(0.5)):
