@@ -410,6 +410,21 @@ def test_the_mirror_holds_the_very_arrays_and_runs_layers_of_its_own() -> None:
     assert model.conv2.bias is not None, "the model itself stays"
 
 
+def test_what_the_mirror_shows_is_what_it_runs() -> None:
+    """Other filters put into an image layer, or another unpooling, and the picture changes: no rule runs behind its back."""
+    model = randomise(nn.Sequential(conv=nn.Conv2d(3, 4, 3), pool=nn.MaxPool2d(2)))
+    taken = record(model, values(0, (2, 3, 10, 10)), "pool")
+    signal = values(5, taken.output.shape)
+    inverse = mirror(model)
+    before = inverse.back(taken, signal)
+    images = {pair.path: pair.mirror for pair in inverse.pairs}
+    images["conv"].weight = 2 * images["conv"].weight           # type: ignore[union-attr]
+    same(2 * before, inverse.back(taken, signal))
+    images["pool"].kernel_size = images["pool"].stride = 3      # type: ignore[union-attr]
+    with pytest.raises(TinynetError, match="pool: "):
+        inverse.back(taken, signal)
+
+
 def test_what_the_mirror_prints() -> None:
     text = str(mirror(pair("overlapping")[0])).splitlines()
     assert text[0] == "fc       Linear            ↔ Linear(4 → 6), the same matrix transposed, no bias"
