@@ -45,7 +45,7 @@ def planted(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x.astype(np.float32), labels, masks
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained() -> nn.Sequential:
     """Two convolutions and the strongest answer anywhere, trained by tinynet itself, in seconds."""
     rng = np.random.default_rng(0)
