@@ -126,18 +126,20 @@ def mean_logits(shards: Shards, model: Any, x: Array, views: int) -> Array:
     """
     if views not in (1, 2, 10):
         raise ArgumentError(f"expected 1, 2 or 10 views, got {views!r}")
-    height, width = x.shape[2:]
+    if views == 1:
+        return shards.infer(model, x)
     seen = [x]
     if views == 10:
+        height, width = x.shape[2:]
         down, right = height // 16, width // 16
         padded = pad(x, (right, right, down, down), mode="reflect")
         seen += [padded[:, :, i : i + height, j : j + width] for i in (0, 2 * down) for j in (0, 2 * right)]
-    if views > 1:
-        seen += [view[..., ::-1] for view in seen]
-    total = shards.infer(model, array_module(x).ascontiguousarray(seen[0]))
+    seen += [view[..., ::-1] for view in seen]
+    contiguous = array_module(x).ascontiguousarray
+    total = shards.infer(model, contiguous(seen[0]))
     for view in seen[1:]:
-        total = total + shards.infer(model, array_module(x).ascontiguousarray(view))
-    return total / views if views > 1 else total
+        total = total + shards.infer(model, contiguous(view))
+    return total / views
 
 
 def reference_array(model: Any) -> Array | None:
