@@ -107,3 +107,17 @@ def test_heavy_packages_are_imported_only_when_used():
     root = Path(__file__).parents[2]
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert out.stdout.splitlines() == ["[]", "False"]
+
+
+def test_right_predictions_show_the_classes_in_turn(tmp_path, monkeypatch):
+    """Otherwise the class that is easiest fills the sheet."""
+    from tinynet.train import plots
+
+    shown, show = [], plots._picture
+    monkeypatch.setattr(plots, "_picture", lambda item: (shown.append(int(item[0, 0, 0])), show(item))[1])
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    surety = np.array([0.99, 0.98, 0.97, 0.60, 0.70, 0.95])
+    labels = np.array([0, 0, 0, 1, 1, 0])
+    probabilities = np.stack([np.where(labels == 0, surety, 1 - surety), np.where(labels == 0, 1 - surety, surety)], axis=1)
+    plots.plot_predictions(images, labels, probabilities, ["easy", "hard"], tmp_path / "sheet.png", count=5)
+    assert shown == [0, 4, 1, 3, 2]

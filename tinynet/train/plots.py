@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def plot_predictions(
     count: int = 12,
     columns: int = 6,
 ) -> None:
-    """A sheet of the predictions the model was surest of: `count` right ones, and below them `count` wrong ones.
+    """A sheet of the predictions the model was surest of: `count` right ones, the classes in turn, below them `count` wrong ones.
 
     images: images[i] is picture i, uint8 (H, W, 3) or (H, W), or a pair that begins with it, as a dataset gives it.
     labels: (N,). probabilities: (N, C). Raises ShapeError if these do not fit together.
@@ -90,7 +91,8 @@ def plot_predictions(
         )
     predictions = probabilities.argmax(axis=1)
     surest_first = np.argsort(-probabilities.max(axis=1), kind="stable")
-    right = [i for i in surest_first if predictions[i] == labels[i]][:count]
+    of_class = [[i for i in surest_first if predictions[i] == labels[i] == c] for c in range(len(classes))]
+    right = [i for row in zip_longest(*of_class) for i in row if i is not None][:count]
     wrong = [i for i in surest_first if predictions[i] != labels[i]][:count]
     rows = [-(-len(part) // columns) for part in (right, wrong)]
     heights = [2.05 * rows[0] + 0.4, 2.22 * rows[1] + 0.4]  # inches; a wrong one has two lines above it
