@@ -57,6 +57,26 @@ def test_the_run_has_something_to_lose(whole):
     assert runs.fingerprint(other) != whole["SGD"], "the seed of dropout changes nothing"
 
 
+def test_every_step_and_every_worker_draws_its_own_numbers():
+    class Draw(nn.Identity):
+        def forward(self, x, train=False, rng=None):
+            if train:
+                drawn.append(float(rng.random()))
+            return super().forward(x, train, rng)
+
+    seen = []
+    for seed in (5, 5, 6):
+        drawn: list[float] = []
+        run = runs.trainer(seed=seed, workers=2, validation_loader=None)
+        run.model = nn.Sequential(draw=Draw(), rest=runs.net())
+        run.optimizer = optim.SGD(run.model.named_parameters())
+        run.fit()
+        assert len(set(drawn)) == len(drawn) == 2 * runs.STEPS
+        seen.append(set(drawn))  # the two threads of a step come in either order
+    assert seen[0] == seen[1]
+    assert not seen[0] & seen[2]
+
+
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 @pytest.mark.parametrize("step", [1, 4, 5, 7, 14])  # 5: the last batch of an epoch, before its validation
 def test_after_ctrl_c_in_the_middle_of_an_epoch(tmp_path, whole, optimizer, step):
@@ -105,7 +125,7 @@ def test_an_interrupt_that_does_not_wait_leaves_the_last_whole_step(tmp_path, wh
         return call
 
     if where == "loss":
-        run.loss = at_call(8, run.loss)
+        run.loss = at_call(10, run.loss)  # after 5 steps and 3 batches of validation: the second step of epoch 2
     elif where == "loader":
         run.train_loader.transform = at_call(60, run.train_loader.transform)
         run.train_loader.workers = 0
@@ -118,6 +138,9 @@ def test_an_interrupt_that_does_not_wait_leaves_the_last_whole_step(tmp_path, wh
         run.callbacks.append(callback)
     with pytest.raises(TrainingInterrupted, match="resume with"):
         run.fit()
+    if where == "loss":
+        assert run.state.step == 6
+        assert run.model.norm.num_batches_tracked == 6
     resumed = runs.trainer(tmp_path)
     resumed.fit(resume=True)
     assert runs.fingerprint(resumed) | {"state": 0} == whole["SGD"] | {"state": 0}
