@@ -94,7 +94,7 @@ def evaluate(
     workers: Workers = None,
 ) -> None:
     """Say how well a model does on the photos of a folder; by default on the embedded test photos."""
-    from .data import ImageFolder, Loader, embedded
+    from .data import ImageFolder, Loader, cached, embedded
     from .distributed import Shards
     from .files import make_folder
     from .models import check_classes, load_model
@@ -105,8 +105,10 @@ def evaluate(
 
     _at_least(workers=(workers, 1))
     trained = load_model(model)
-    photos = embedded("test") if data is None else ImageFolder(data)
+    photos: Any = embedded("test") if data is None else ImageFolder(data)
     check_classes(photos.classes, trained.classes, str(data or "the embedded photos"))
+    if data is not None:                                        # decoded at once: a broken photo is left out
+        photos = cached(photos, trained.preprocessing.resize, progress=True)
     with Shards(workers) as shards:
         loader = Loader(photos, 64, trained.preprocessing.transform())
         result = run(trained.model, loader, CrossEntropyLoss(), shards, views=trained.preprocessing.views)
