@@ -30,9 +30,8 @@ def interpolate(
     """Resize the axes behind batch and channel.
 
     input: (N, C, L), (N, C, H, W) or (N, C, D, H, W). Give size, or scale_factor (size = ⌊n · factor⌋). mode:
-    "nearest" takes the cell at
-    ⌊i · scale⌋; "nearest-exact" ⌊(i + ½) · scale⌋; "linear", "bilinear", "trilinear" (for 1, 2, 3 axes) weigh the
-    two cells around
+    "nearest" takes the cell at ⌊i · scale⌋; "nearest-exact" ⌊(i + ½) · scale⌋; "linear", "bilinear", "trilinear" (for 1, 2, 3
+    axes) weigh the two cells around
     (i + ½) · scale − ½ or, with align_corners, around i · (n − 1)/(n' − 1). scale is 1/scale_factor if that was given (and not
     recompute_scale_factor), otherwise n/n'. antialias: not offered, False only. Returns (N, C, *size).
     """

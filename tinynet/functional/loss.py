@@ -27,8 +27,8 @@ def cross_entropy(
     """−Σ_c q_c log softmax(input)_c for every prediction; "mean" divides by the sum of the class weights of the targets.
 
     input: logits (N, C), (N, C, d₁, …) or (C,). target: class numbers (N,), (N, d₁, …) or (), int64 or uint8; or
-    class probabilities of
-    input's shape and dtype. weight: (C,) or None. ignore_index: class numbers that count nowhere. label_smoothing ε:
+    class probabilities of input's shape and dtype. weight: (C,) or None. ignore_index: class numbers that count nowhere.
+    label_smoothing ε:
     the target becomes
     (1 − ε)·target + ε/C (Szegedy et al. 2016, section 7). Returns a scalar, or an array like the class numbers for "none".
     """

@@ -32,8 +32,8 @@ def max_unpool2d(
 
     input: (N, C, H, W) or (C, H, W). indices: the switches of max_pool2d, int64, of input's shape. output_size: the size of the
     pooled input, (H', W') or with its leading axes; None means (H − 1)·stride − 2·padding + kernel_size. It may
-    differ from that by
-    less than one stride. Raises ArgumentError for an output size out of that range, or a switch outside the plane.
+    differ from that by less than one stride. Raises ArgumentError for an output size out of that range, or a switch outside the
+    plane.
     """
     return _max_unpool("max_unpool2d", 2, input, indices, kernel_size, stride, padding, output_size)
 

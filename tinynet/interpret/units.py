@@ -1,8 +1,8 @@
 """Units: which numbers of a network a question is about, and what a walk back begins with.
 
 A unit is addressed by the dotted name of a layer, a channel of its output, and a position: "max" (where this image
-excites the channel
-most), an index, or the whole map. Without a layer the question is about the model's output, and `target` names a class.
+excites the channel most), an index, or the whole map. Without a layer the question is about the model's output, and `target`
+names a class.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The cat nets: small convolutional networks that learn from a few thousand photos on a laptop.
 
 Convolution, pooling, batch normalisation, ReLU, four or five times, until each of the last maps has seen the whole
-photo. The pooling
-stands before the normalisation: max and ReLU may change places, and a map that is pooled first costs a quarter to normalise.
+photo. The pooling stands before the normalisation: max and ReLU may change places, and a map that is pooled first costs a
+quarter to normalise.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ class Recipe:
     augment: what is done to a training photo, uint8 (H, W, 3), before it becomes an input; it ends in the input's size.
     finish: what is done to the normalised input, float32 (3, H, W).
     cache: the shorter side at which decoded photos are kept in memory, pixels. AdamW with weight decay on all but
-    biases and norms; one
-    cycle of the learning rate (Smith & Topin 2017) up to `lr` in the first `rise` of the steps; smoothed labels.
+    biases and norms; one cycle of the learning rate (Smith & Topin 2017) up to `lr` in the first `rise` of the steps; smoothed
+    labels.
     """
 
     model: str

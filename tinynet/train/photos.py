@@ -30,8 +30,8 @@ class Parts(NamedTuple):
 def embedded_parts(seed: int = 0) -> Parts:
     """The embedded photos: 2,700 to train, 300 to validate (stratified, by seed), 1,000 to test.
 
-    Of each not-cat is known what it is instead, and a network that learns to tell these apart, too, tells cats better (the README has
-    the figures): it has to find out what a dog is, not only that it is no cat. So the classes are ten, and nine are united.
+    Of each not-cat is known what it is instead, and a network that learns to tell these apart, too, tells cats better (the README
+    has the figures): it has to find out what a dog is, not only that it is no cat. So the classes are ten, and nine are united.
     """
     train, validation = split(embedded("train", kinds=True), (1 - VALIDATION, VALIDATION), seed=seed)
     test = embedded("test", kinds=True)
