@@ -88,7 +88,7 @@ class Classifier(NamedTuple):
 
     trained: TrainedModel
     evaluations: dict[str, Evaluation]
-    """"train", "validation" and, if there is one, "test"; training photos as they are, without augmentation."""
+    """"train", "validation" and, if there is one, "test"; training photos as they are, without augmentation and in one view."""
     files: dict[str, Path]
 
 
@@ -147,9 +147,10 @@ def train_classifier(
     if groups is not None:
         mapping = [next(g for g, group in enumerate(groups) if kind in group) for kind in range(len(train.classes))]
         parts = {name: Relabelled(part, mapping, classes) for name, part in parts.items()}
-    views = recipe.preprocessing.views
+    views = {name: 1 if name == "train" else recipe.preprocessing.views for name in parts}   # ten of 2,700 photos take 20 seconds
     evaluations = {
-        name: evaluate(whole, Loader(part, 64, as_they_are), CrossEntropyLoss(), views=views) for name, part in parts.items()
+        name: evaluate(whole, Loader(part, 64, as_they_are), CrossEntropyLoss(), views=views[name])
+        for name, part in parts.items()
     }
     which = None if positive is None else classes.index(positive)
     figures = {name: evaluation.metrics(which) for name, evaluation in evaluations.items()}
