@@ -26,7 +26,7 @@ FAMILIES = {
     "conv": ["conv"], "conv_transpose": ["conv_transpose"], "max_pool": ["max_pool"], "max_unpool": ["max_unpool"],
     "avg_pool": ["avg_pool"], "linear": ["linear"], "activation": ["activation"], "softmax": ["softmax"], "loss": ["loss"],
     "dropout": ["dropout"], "norm": ["norm"], "pad": ["pad"], "interpolate": ["interpolate"],
-    "_correlate": ["conv", "conv_transpose"], "_geometry": ["conv", "max_pool", "avg_pool"], "_along": ["pad", "interpolate"],
+    "_geometry": ["conv", "max_pool", "avg_pool"], "_along": ["pad", "interpolate"],
     "_check": ["linear", "conv", "max_pool", "softmax", "loss"],
 }  # fmt: skip
 SWAPS: dict[type, list[type]] = {

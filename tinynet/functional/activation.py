@@ -6,6 +6,7 @@ A gradient takes what is cheapest to keep: the output where that tells enough (r
 from __future__ import annotations
 
 from ..backend import Array
+from ..kernels.masking import keep_where
 from ._check import check_floats, same_shape
 
 
@@ -20,7 +21,7 @@ def relu_input_gradient(dy: Array, output: Array) -> Array:
     xp = check_floats("relu_input_gradient", dy=dy, output=output)
     same_shape("relu_input_gradient", output=output, dy=dy)
     # Not dy · [y > 0]: an infinite dy times 0 would be NaN. And ~(y <= 0): a NaN lets the signal through, as in PyTorch.
-    return xp.where(output <= 0, xp.zeros((), dtype=dy.dtype), dy)
+    return keep_where(~(output <= 0), dy)
 
 
 def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False) -> Array:

@@ -7,9 +7,10 @@ from typing import Any
 
 from ..backend import Array
 from ..errors import ShapeError
+from ..kernels.correlation import correlate, correlate_input_gradient, correlate_weight_gradient
+from ..kernels.geometry import Geometry
 from ._check import batched, check_floats, check_signal, integer
-from ._correlate import correlate, correlate_input_gradient, correlate_weight_gradient
-from ._geometry import Geometry, conv_geometry
+from ._geometry import conv_geometry
 
 _Ints = int | Sequence[int]
 
