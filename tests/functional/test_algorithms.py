@@ -1,4 +1,4 @@
-"""Every algorithm of convolution computes the same three maps: against PyTorch, on shapes that do not divide and in many tiles."""
+"""Every algorithm of convolution computes the same three maps: against PyTorch, in many tiles, on shapes that do not divide."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def relu(input: Array, inplace: bool = False) -> Array:
 
 def relu_input_gradient(dy: Array, output: Array) -> Array:
     """∂ℓ/∂x for relu: dy where y > 0, otherwise 0 (at x = 0 too, as PyTorch). dy, output: one shape."""
-    xp = check_floats("relu_input_gradient", dy=dy, output=output)
+    check_floats("relu_input_gradient", dy=dy, output=output)
     same_shape("relu_input_gradient", output=output, dy=dy)
     # Not dy · [y > 0]: an infinite dy times 0 would be NaN. And ~(y <= 0): a NaN lets the signal through, as in PyTorch.
     return keep_where(~(output <= 0), dy)

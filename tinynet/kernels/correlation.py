@@ -88,7 +88,7 @@ def _resolve(algorithm: str, shape: tuple[int, ...], filters: int, geometry: Geo
     if not can[algorithm]:
         able = ", ".join(name for name, fits in can.items() if fits)
         raise ArgumentError(
-            f"convolution: {algorithm} cannot do kernel {geometry.kernel}, stride {geometry.stride}, dilation {geometry.dilation}, "
-            f"groups {groups}; what can: auto, {able}"
+            f"convolution: {algorithm} cannot do kernel {geometry.kernel}, stride {geometry.stride}, "
+            f"dilation {geometry.dilation}, groups {groups}; what can: auto, {able}"
         )
     return algorithm

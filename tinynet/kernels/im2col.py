@@ -15,6 +15,7 @@ from math import prod
 
 from ..backend import Array, array_module
 from .geometry import Geometry, pad_cells, windows
+from .scratch import scratch
 from .tiles import WORKSPACE, Tile, tiles
 
 
@@ -30,7 +31,8 @@ def forward(
     for tile, columns in _columns(x, geometry, g, workspace):
         images, rows = tile
         shape = (g, o // g, images.stop - images.start, rows.stop - rows.start, *out[1:])
-        result = xp.matmul(matrix, columns).reshape(shape)                  # (G, O/G, n, rows, …)
+        result = scratch(xp, "products", (*matrix.shape[:2], columns.shape[2]), x.dtype)
+        result = xp.matmul(matrix, columns, out=result).reshape(shape)      # (G, O/G, n, rows, …)
         result = result.reshape(o, *shape[2:]).swapaxes(0, 1)               # (n, O, rows, …)
         target = y[images, :, rows]
         xp.add(result, shift, out=target)                                   # while the tile is in cache
@@ -112,7 +114,7 @@ def _columns(x: Array, geometry: Geometry, groups: int, limit: int) -> Iterator[
     for tile in tiles(count, geometry.out[0], _bytes_per_row(x, geometry, c), limit):
         part = view[(*skip, *tile)]                                         # (C, *kernel, n, rows, …)
         if workspace is None:
-            workspace = xp.empty(prod(part.shape), dtype=x.dtype)           # the first tile is the largest
+            workspace = scratch(xp, "columns", (prod(part.shape),), x.dtype)    # the first tile is the largest
         columns = workspace[: prod(part.shape)].reshape(part.shape)
         xp.copyto(columns, part)
         yield tile, columns.reshape(groups, c // groups * prod(geometry.kernel), -1)

@@ -31,6 +31,7 @@ import numpy as np
 from ..backend import Array, array_module
 from .filter_cache import FilterCache
 from .geometry import Geometry
+from .scratch import scratch
 from .tiles import WORKSPACE, tiles
 
 COLUMNS = 128
@@ -52,7 +53,7 @@ def cost(m: int, count: int, channels: int, filters: int, geometry: Geometry) ->
     two dozen shapes (benchmarks/NOTES.md).
     """
     tiles_each = prod(-(-out // m) for out in geometry.out)
-    products = ((m + 2) / m) ** 2 * (1 + 24 / max(1, count * tiles_each)) * (1.35 if m == 2 else 1.0)
+    products = ((m + 2) / m) ** 2 * (1 + 24 / max(1, count * tiles_each)) * (1.9 if m == 2 else 1.0)
     transforms = {2: 77, 4: 127}[m] * (1 / channels + 1 / filters)
     filled = prod(geometry.out) / (tiles_each * m * m)
     return (products + transforms) / (9 * filled) * (1.0 if filled == 1 else 1.4)
@@ -68,11 +69,11 @@ def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, m: int, 
     for images, rows in layout.parts():
         if rows.start == 0:
             whole = layout.framed(x[images], layout.padded, geometry.low)
-            target = layout.canvas_for(y[images], layout.covered)
-        v = forms.b @ layout.inputs(whole, rows).reshape(len(u), -1)        # (a², C·T)
-        result = forms.a @ (u @ v.reshape(len(u), c, -1)).reshape(len(u), -1)   # (m², O·T)
+            target = layout.canvas_for(y[images], layout.covered, "target")
+        v = _times("v", forms.b, layout.inputs(whole, rows))                # (a², C·T)
+        products = _times("products", u, v.reshape(len(u), c, -1))          # (a², O, T)
         place = layout.blocks(target, rows)                                 # (m, m, O, *grid)
-        result = result.reshape(place.shape)
+        result = _times("tiles", forms.a, products).reshape(place.shape)
         if relu:
             result += shift                                                 # while the tile is in cache
             xp.maximum(result, 0, out=place)
@@ -91,12 +92,12 @@ def input_gradient(dy: Array, w: Array, geometry: Geometry, m: int) -> Array:
     dx = xp.empty((dy.shape[0], c, *geometry.size), dtype=dy.dtype)
     for images, rows in layout.parts():
         if rows.start == 0:
-            signal = layout.framed(dy[images], layout.covered, (0, 0))
-            target = layout.canvas_for(dx[images], layout.padded)
+            signal = layout.framed(dy[images], layout.covered, (0, 0), "signal")
+            target = layout.canvas_for(dx[images], layout.padded, "target")
             target[...] = 0
-        e = forms.a.T @ layout.blocks(signal, rows).reshape(m * m, -1)      # (a², O·T)
-        back = forms.b.T @ (u @ e.reshape(len(u), o, -1)).reshape(len(u), -1)   # (a², C·T)
-        layout.add_back(back, target, rows)
+        e = _times("v", forms.a.T, layout.copied(layout.blocks(signal, rows)))  # (a², O·T)
+        products = _times("products", u, e.reshape(len(u), o, -1))          # (a², C, T)
+        layout.add_back(_times("tiles", forms.b.T, products), target, rows)
         if rows.stop == layout.grid[0]:
             layout.unframe(target, dx[images], geometry.low)
     return dx
@@ -111,17 +112,26 @@ def weight_gradient(x: Array, dy: Array, geometry: Geometry, m: int) -> Array:
     for images, rows in layout.parts():
         if rows.start == 0:
             whole = layout.framed(x[images], layout.padded, geometry.low)
-            signal = layout.framed(dy[images], layout.covered, (0, 0))
-        v = forms.b @ layout.inputs(whole, rows).reshape((m + 2) ** 2, -1)      # (a², C·T)
-        e = forms.a.T @ layout.blocks(signal, rows).reshape(m * m, -1)          # (a², O·T)
-        product = e.reshape(len(e), o, -1) @ v.reshape(len(v), c, -1).swapaxes(1, 2)    # (a², O, C)
+            signal = layout.framed(dy[images], layout.covered, (0, 0), "signal")
+        v = _times("v", forms.b, layout.inputs(whole, rows))                # (a², C·T)
+        e = _times("e", forms.a.T, layout.copied(layout.blocks(signal, rows)))  # (a², O·T)
+        v, e = v.reshape(len(v), c, -1), e.reshape(len(e), o, -1)
         if du is None:
-            du = product
+            du = e @ v.swapaxes(1, 2)                                       # (a², O, C)
         else:
-            du += product
+            du += _times("products", e, v.swapaxes(1, 2))
     if du is None:
         return xp.zeros((o, c, 3, 3), dtype=x.dtype)
     return (du.reshape(len(du), -1).T @ forms.g).reshape(o, c, 3, 3)
+
+
+def _times(place: str, matrix: Array, x: Array) -> Array:
+    """matrix @ x into scratch memory; of a plain matrix with x (k, …) seen as (k, ·)."""
+    xp = array_module(matrix, x)
+    if matrix.ndim == 2:
+        x = x.reshape(matrix.shape[1], -1)
+    shape = (*matrix.shape[:-1], x.shape[-1])
+    return xp.matmul(matrix, x, out=scratch(xp, place, shape, x.dtype))
 
 
 def filters(w: Array, m: int) -> Array:
@@ -224,17 +234,17 @@ class _Layout(NamedTuple):
         """(images, rows of tiles), the rows of an image one after the other."""
         return tiles(self.images, self.grid[0], self.bytes_per_row, self.workspace)
 
-    def canvas_for(self, x: Array, size: tuple[int, int]) -> Array:
-        """Room for a framed x (n, C, …); x itself where it can serve as its own canvas."""
+    def canvas_for(self, x: Array, size: tuple[int, int], place: str) -> Array:
+        """Room for a framed x (n, C, …) in scratch memory; x itself where it can serve as its own canvas."""
         if tuple(x.shape[2:]) == size and not self.images_last:
             return x
         n, c = x.shape[:2]
         shape = (c, *size, n) if self.images_last else (n, c, *size)
-        return array_module(x).empty(shape, dtype=x.dtype)
+        return scratch(array_module(x), place, shape, x.dtype)
 
-    def framed(self, x: Array, size: tuple[int, int], low: tuple[int, ...]) -> Array:
+    def framed(self, x: Array, size: tuple[int, int], low: tuple[int, ...], place: str = "whole") -> Array:
         """x (n, C, h, w) on a canvas of that size, `low` cells from its upper and left edge, zeros around it."""
-        canvas = self.canvas_for(x, size)
+        canvas = self.canvas_for(x, size, place)
         if canvas is not x:
             spatial, inside = ((1, 2) if self.images_last else (2, 3)), self._inside(x, low)
             for axis, begin, length in zip(spatial, low, x.shape[2:], strict=True):
@@ -257,7 +267,14 @@ class _Layout(NamedTuple):
 
     def inputs(self, canvas: Array, rows: slice) -> Array:
         """A copy (a, a, C, *grid) of the input tiles, a × a cells that overlap by two."""
-        return array_module(canvas).ascontiguousarray(self._view(canvas, rows, self.m + 2))
+        return self.copied(self._view(canvas, rows, self.m + 2))
+
+    def copied(self, view: Array) -> Array:
+        """The tiles of a view in one piece, in scratch memory."""
+        xp = array_module(view)
+        tiles = scratch(xp, "tiles", view.shape, view.dtype)
+        xp.copyto(tiles, view)
+        return tiles
 
     def blocks(self, canvas: Array, rows: slice) -> Array:
         """A view (m, m, C, *grid) of the m × m blocks that lie side by side."""

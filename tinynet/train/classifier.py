@@ -61,7 +61,7 @@ def recipe_for(size: int) -> Recipe:
         raise ArgumentError(f"expected a size from 16 to 48 or from 64 to 512 pixels, got {size}")
     if size <= 48:
         return Recipe(
-            model="catnet", arguments={"size": size},
+            model="catnet", arguments={"size": size, "width": 48},
             preprocessing=Preprocessing(size, size, _MEAN, _STD, views=10),
             augment=(
                 transforms.Resize(size), transforms.CenterCrop(size),
@@ -69,7 +69,7 @@ def recipe_for(size: int) -> Recipe:
                 transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.2, 0.2, 0.2),
             ),
             finish=(transforms.RandomErasing(1.0, scale=(1 / 16, 1 / 16), ratio=(1.0, 1.0)),),
-            epochs=40, batch_size=32, lr=3e-3,
+            epochs=60, batch_size=32, lr=2e-3,
         )
     return Recipe(
         model="photonet", arguments={"stem": [7, 4] if size > 160 else [5, 2]},
