@@ -69,7 +69,7 @@ def recipe_for(size: int) -> Recipe:
                 transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.2, 0.2, 0.2),
             ),
             finish=(transforms.RandomErasing(1.0, scale=(1 / 16, 1 / 16), ratio=(1.0, 1.0)),),
-            epochs=60, batch_size=32, lr=2e-3,
+            epochs=54, batch_size=32, lr=2e-3,
         )
     return Recipe(
         model="photonet", arguments={"stem": [7, 4] if size > 160 else [5, 2]},
