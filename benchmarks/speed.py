@@ -1,6 +1,6 @@
 """tinynet against PyTorch on a CPU: single ops and whole networks, with the same number of threads.
 
-    python benchmarks/speed.py                     everything, about ten minutes; writes results/speed.json and the tables of README.md
+    python benchmarks/speed.py                     everything, ten minutes; writes results/speed.json and README.md's tables
     python benchmarks/speed.py --only ops          or: nets, looking
     python benchmarks/speed.py --tables            writes the tables anew from the results
 
@@ -163,7 +163,7 @@ def measure_ops(workers: int) -> list[dict[str, Any]]:
         layer, x = build(rng), rng.standard_normal(size, dtype=np.float32)
         module = twin(layer).train()
         dy = np.ones_like(layer.forward(x, train=True)[0])
-        inputs = [torch.from_numpy(x)]
+        inputs, signal = [torch.from_numpy(x)], torch.from_numpy(dy)
         if x.ndim == 4:
             inputs.append(inputs[0].contiguous(memory_format=torch.channels_last))
         with Shards(workers) as shards:
@@ -173,7 +173,7 @@ def measure_ops(workers: int) -> list[dict[str, Any]]:
                 layer.parameter_gradients(saved, signal)
                 layer.input_gradient(saved, signal)
 
-            def backward(given: torch.Tensor, module: Any = module, dy: torch.Tensor = torch.from_numpy(dy)) -> None:
+            def backward(given: torch.Tensor, module: Any = module, dy: torch.Tensor = signal) -> None:
                 given = given.detach().requires_grad_()
                 module.zero_grad()
                 module(given).backward(dy)
@@ -225,8 +225,10 @@ def measure_nets(workers: int) -> list[dict[str, Any]]:
                 torch.nn.functional.cross_entropy(twins[i](inputs[i]), labels).backward()
                 steppers[i].step()
 
-            def step(s: Any = shards, m: Any = model, x: Any = x, t: Any = target, r: Any = rngs, o: Any = sgd, f: Any = loss) -> None:
-                o.step(s.step(m, f, x, t, r).gradients)
+            step_of = shards.step
+
+            def step(do: Any = step_of, o: Any = sgd, given: Any = (model, loss, x, target, rngs)) -> None:
+                o.step(do(*given).gradients)
 
             ours, *theirs = alternate(lambda s=shards, m=model, x=x: s.infer(m, x), lambda f=infer: f(0), lambda f=infer: f(1))
             rows.append(row(f"{name}: inference", ours, *theirs, images=len(x), difference=difference))
@@ -283,9 +285,9 @@ def write_tables(record: dict[str, Any]) -> None:
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows as a table, and the geometric mean of the ratios."""
     lines = ["| case | tinynet, ms | PyTorch, ms | ratio |", "|---|---|---|---|"]
-    lines += [
-        f"| {r['name']} | {1e3 * r['tinynet']['median']:.1f} | {1e3 * r['torch']['median']:.1f} | {r['ratio']:.2f} |" for r in rows
-    ]
+    for r in rows:
+        ours, theirs = 1e3 * r["tinynet"]["median"], 1e3 * r["torch"]["median"]
+        lines.append(f"| {r['name']} | {ours:.1f} | {theirs:.1f} | {r['ratio']:.2f} |")
     mean = statistics.geometric_mean(r["ratio"] for r in rows)
     return "\n".join([*lines, f"| geometric mean of {len(rows)} | | | {mean:.2f} |"])
 

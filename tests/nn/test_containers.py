@@ -274,3 +274,17 @@ def test_dropout_in_a_container_draws_from_the_generator_that_is_passed(backend:
     assert (a != c).any()
     rng = np.random.default_rng(3)
     assert len({backend.host(model.forward(x, train=True, rng=rng)[0]).tobytes() for _ in range(3)}) == 3
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_inference_fuses_a_convolution_with_its_relu(kernel: int) -> None:
+    """The same numbers as one by one, to the last bit but for the sign of a zero; a watch still sees both layers."""
+    rng = np.random.default_rng(0)
+    net = nn.Sequential(conv=nn.Conv2d(3, 4, kernel, padding=1, rng=rng), relu=nn.ReLU(), last=nn.Conv2d(4, 2, 1, rng=rng))
+    x = rng.standard_normal((2, 3, 7, 6)).astype(np.float32)
+    seen: list[str] = []
+    one_by_one = net(x, watch=lambda path, layer, y: seen.append(path))
+    assert seen == ["conv", "relu", "last"]
+    np.testing.assert_array_equal(net(x), one_by_one)
+    assert (np.asarray(net["conv"].fused(net["relu"])(x)) >= 0).all()
+    assert net["conv"].fused(nn.LeakyReLU()) is None and nn.ConvTranspose2d(3, 3, 2).fused(nn.ReLU()) is None

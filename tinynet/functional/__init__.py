@@ -34,6 +34,7 @@ from .conv import (
     conv3d_input_gradient,
     conv3d_weight_gradient,
     conv_bias_gradient,
+    conv_relu,
 )
 from .conv_transpose import (
     conv_transpose1d,
@@ -114,6 +115,7 @@ __all__ = [
     "conv3d_input_gradient",
     "conv3d_weight_gradient",
     "conv_bias_gradient",
+    "conv_relu",
     "conv_transpose1d",
     "conv_transpose1d_input_gradient",
     "conv_transpose1d_weight_gradient",

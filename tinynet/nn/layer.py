@@ -67,6 +67,10 @@ class Layer:
         """The forward walk of inference, which keeps nothing, through this layer, which stands at `path`."""
         return self(x)
 
+    def fused(self, following: Layer) -> Callable[[Array], Array] | None:
+        """A function that does at inference what this layer and the following one do, faster; None: there is none."""
+        return None
+
     def reverse(self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "") -> Any:
         """A walk back through this layer by the rule `step`. signal None: nothing arrives, so nothing leaves."""
         return None if signal is None else step(path, self, saved, signal)
