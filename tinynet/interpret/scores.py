@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, array_module, to_host
+from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..nn import Layer
 from .observe import probabilities
@@ -104,22 +105,25 @@ class Curve(NamedTuple):
 
 
 def deletion(
-    model: Layer, x: Array, maps: Array, target: Any = None, *, steps: int = 32, baseline: str = "mean", batch_size: int = 32
+    model: Layer, x: Array, maps: Array, target: Any = None, *, steps: int = 32, baseline: str = "mean", batch_size: int = 32,
+    workers: int | None = None,
 ) -> Curve:
     """Take pixels away, those of the largest `maps` first: the smaller the area, the sooner the class goes.
 
     x: (N, C, H, W). maps: (N, H, W), larger is more important; ties go in random order, the same in each call. target: a class,
     or one an image (default: the class the model says). baseline: what stands in for a pixel: "mean" (0, the mean colour of a
-    normalised photo) or "blur" (the photo under a Gaussian whose σ is a tenth of its shorter side).
+    normalised photo) or "blur" (the photo under a Gaussian whose σ is a tenth of its shorter side). workers: threads that
+    share a batch (None: one a core).
     """
-    return _curve(model, x, _baseline(x, baseline), maps, target, steps, batch_size, start_with_x=True)
+    return _curve(model, x, _baseline(x, baseline), maps, target, steps, batch_size, workers, start_with_x=True)
 
 
 def insertion(
-    model: Layer, x: Array, maps: Array, target: Any = None, *, steps: int = 32, baseline: str = "blur", batch_size: int = 32
+    model: Layer, x: Array, maps: Array, target: Any = None, *, steps: int = 32, baseline: str = "blur", batch_size: int = 32,
+    workers: int | None = None,
 ) -> Curve:
     """Put pixels into the baseline, those of the largest `maps` first: the larger the area, the sooner the class comes."""
-    return _curve(model, x, _baseline(x, baseline), maps, target, steps, batch_size, start_with_x=False)
+    return _curve(model, x, _baseline(x, baseline), maps, target, steps, batch_size, workers, start_with_x=False)
 
 
 # Where a map lies.
@@ -177,7 +181,8 @@ def importance(attribution: Array, signed: bool) -> Array:
 
 
 def _curve(
-    model: Layer, x: Array, baseline: Array, maps: Array, target: Any, steps: int, batch_size: int, start_with_x: bool
+    model: Layer, x: Array, baseline: Array, maps: Array, target: Any, steps: int, batch_size: int, workers: int | None,
+    start_with_x: bool,
 ) -> Curve:
     xp, (n, _, h, w) = array_module(x), x.shape
     if tuple(maps.shape) != (n, h, w):
@@ -191,12 +196,13 @@ def _curve(
     found = np.empty((n, steps + 1))
     first, then = (x, baseline) if start_with_x else (baseline, x)
     todo = [(i, s) for i in range(n) for s in range(steps + 1)]
-    for begin in range(0, len(todo), batch_size):
-        part = todo[begin : begin + batch_size]
-        images = xp.stack([xp.where(place[i] < int(counts[s]), then[i], first[i]) for i, s in part])
-        values = probabilities(model(images))
-        for row, (i, s) in enumerate(part):
-            found[i, s] = values[row, target[i]]
+    with Shards(workers) as shards:
+        for begin in range(0, len(todo), batch_size):
+            part = todo[begin : begin + batch_size]
+            images = xp.stack([xp.where(place[i] < int(counts[s]), then[i], first[i]) for i, s in part])
+            values = probabilities(shards.infer(model, images))
+            for row, (i, s) in enumerate(part):
+                found[i, s] = values[row, target[i]]
     shares = counts / (h * w)
     return Curve(shares, found, np.trapezoid(found, shares, axis=1))
 
