@@ -27,19 +27,22 @@ def unit_sheet(
     """The strongest units of each layer: where they look, what they see, their projections, and the controls. A picture file."""
     shown = pictures.photo(found.x, preprocessing.mean, preprocessing.std)
     rows: list[list[Tile | None]] = [
-        [Tile(_quad(unit, shown), _unit_caption(unit)) for unit in units] for units in found.units.values()
+        [Tile(_strip(unit, shown), _unit_caption(unit)) for unit in units] for units in found.units.values()
     ]
     columns = max(len(row) for row in rows)
     words = [
-        "Each unit, four pictures: where in the photo it looks · what it sees there (its receptive field) · the deconvnet's "
-        "projection of its strongest activation · the control. Below: unit, (row, column) in its map, activation; likeness of "
-        "projection and control, as structural similarity (1: the same).",
+        "Each unit, five pictures: where in the photo it looks · what it sees there (its receptive field) · the deconvnet's "
+        "projection of its strongest activation · two controls, the same walk with its own layer's weights redrawn, and with all "
+        "weights redrawn (in the first layer these are one). Below: unit, (row, column) in its map, activation.",
+        "like: structural similarity of the projection and each control (1: the same). del., ins.: mean activation, as a share "
+        "of its value, while the pixels that the projection marks go first (small is good), or come first (large is good); in "
+        "brackets, in random order. Where these are alike, the projection does not show what the activation depends on.",
         SCALE.replace("each block of projections", "each projection"), WORDS,
     ]
     return pictures.sheet(
         rows, path, title=title or f"The strongest units: {_says(found, classes)}", row_names=list(found.units),
-        column_names=["place · sees · projection · control"] * columns, tile=3.9, aspect=0.25,
-        notes=_notes(found, words, command, 75 * columns + 10),
+        column_names=["place · sees · projection · own layer redrawn · all redrawn"] * columns, tile=4.7, aspect=0.2,
+        notes=_notes(found, [*words, *_mask_words(found)], command, 88 * columns + 10),
     )
 
 
@@ -61,7 +64,7 @@ def class_sheet(
     ]
     words = [
         f"Maps for the class {name}. In three colours: gradients and projections, channel by channel. Orange speaks for the "
-        "class, blue against it. Grad-CAM: dark blue is 0, yellow its largest value. "
+        "class, purple against it. Grad-CAM: dark blue is 0, yellow its largest value. "
         + SCALE.replace("Mid grey is 0", "Mid grey, and white between orange and blue, is 0").replace(
             "each block of projections", "each map"),
         f"Laid over: the importance of a pixel, under a Gaussian of {_sigma(shown.shape):.1g} pixels. Below, the controls: "
@@ -130,10 +133,14 @@ def _two(value: float) -> str:
 
 def _unit_caption(unit: UnitPicture) -> str:
     place = f" ({', '.join(map(str, unit.position))})" if unit.position else ""
-    return f"unit {unit.channel}{place}: {unit.value:.3g};  likeness to the control {_two(unit.likeness)}"
+    likeness = ", ".join(_two(control.likeness) for control in unit.controls)
+    gone, come = unit.random_order
+    figures = f"del. {_two(unit.deletion)} ({_two(gone)}) · ins. {_two(unit.insertion)} ({_two(come)})"
+    inside = f" · {_inside(unit)}" if unit.energy is not None else ""
+    return f"unit {unit.channel}{place}: {unit.value:.3g} · like {likeness} · {figures}{inside}"
 
 
-def _inside(made: ClassMap) -> str:
+def _inside(made: ClassMap | UnitPicture) -> str:
     return "" if made.energy is None else f"{_hit(made.pointing)} · {100 * made.energy:.0f} % inside"
 
 
@@ -153,12 +160,14 @@ def _laid_over(shown: Picture, importance: np.ndarray) -> Picture:
     return _large(pictures.overlay(shown, np.minimum(smooth, pictures.magnitude(smooth) or smooth.max()), strength=0.75))
 
 
-def _quad(unit: UnitPicture, shown: Picture) -> Picture:
-    """place, patch, projection and control side by side, on white."""
-    projections = [pictures.centred(v) for v in (unit.projection, unit.control)]
+def _strip(unit: UnitPicture, shown: Picture) -> Picture:
+    """place, patch, projection and controls side by side, on white."""
+    projections = [pictures.centred(v) for v in (unit.projection, *(control.attribution for control in unit.controls))]
     tiles = [_large(_boxed(shown, unit.where)), _large(_patch(shown, unit.where)), *map(_large, projections)]
     side = max(max(tile.shape[:2]) for tile in tiles)
-    return np.concatenate([_in_square(tile, side) for tile in tiles], axis=1)
+    squares = [_in_square(tile, side) for tile in tiles]
+    squares[3:3] = [np.full_like(squares[0], 255)] * (5 - len(squares))     # in the first layer both controls are one
+    return np.concatenate(squares, axis=1)
 
 
 def _in_square(picture: Picture, side: int, gap: float = 0.03) -> Picture:
