@@ -60,9 +60,9 @@ def test_a_units_pictures_are_the_deconvnets_and_the_controls() -> None:
             seen[max(top, 0) : top + height, max(left, 0) : left + width] = True
             how = {"layer": layer, "unit": (unit.channel, *unit.position), "within": seen, "steps": 8}
             order = np.abs(full).sum(0)[None]
-            assert unit.deletion == pytest.approx(deletion(model, x[:1], order, **how).area[0])
-            assert unit.insertion == pytest.approx(insertion(model, x[:1], order, **how).area[0])
-            assert unit.random_order != (unit.deletion, unit.insertion)
+            assert unit.areas.deletion == pytest.approx(deletion(model, x[:1], order, **how).area[0])
+            assert unit.areas.insertion == pytest.approx(insertion(model, x[:1], order, **how).area[0])
+            assert unit.areas[:2] != unit.areas[2:]
             assert unit.pointing is None
 
 

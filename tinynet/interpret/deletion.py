@@ -63,6 +63,29 @@ def insertion(
         return _curve(ask, x, _baseline(x, baseline), x, maps, within, steps, batch_size)
 
 
+class Areas(NamedTuple):
+    """Deletion's and insertion's areas in the order of a map, and in random order."""
+
+    deletion: float
+    insertion: float
+    random_deletion: float
+    random_insertion: float
+
+
+def unit_areas(
+    model: Layer, x: Array, map: Array, layer: str, unit: Unit, within: Array, steps: int, workers: int | None = None
+) -> Areas:
+    """How far a map (1, H, W) shows what a unit of one photo x (1, C, H, W) depends on, over the pixels that it sees."""
+    xp = array_module(x)
+    random = xp.asarray(np.random.default_rng(0).random(map.shape).astype(str(map.dtype)))
+    twice, both = xp.concatenate([x, x]), xp.concatenate([map, random])
+    (gone, gone_random), (come, come_random) = (
+        ask(model, twice, both, layer=layer, unit=unit, within=within, steps=steps, workers=workers).area.tolist()
+        for ask in (deletion, insertion)
+    )
+    return Areas(gone, come, gone_random, come_random)
+
+
 def _asker(model: Layer, x: Array, target: Any, layer: str | None, unit: Unit | None, shards: Shards) -> Ask:
     if layer is None:
         if unit is not None:
@@ -136,4 +159,4 @@ def _baseline(x: Array, kind: str) -> Array:
     raise ArgumentError(f'expected baseline "mean" or "blur", got {kind!r}')
 
 
-__all__ = ["Curve", "deletion", "insertion"]
+__all__ = ["Areas", "Curve", "deletion", "insertion", "unit_areas"]

@@ -21,10 +21,10 @@ from ..nn.receptive_field import receptive_field
 from . import scores
 from .control import randomised, untrained
 from .deconvnet import deconvnet
-from .deletion import deletion, insertion
+from .deletion import Areas, deletion, insertion, unit_areas
 from .family import FAMILY, Method
 from .observe import last_stage, one_input, probabilities, stages
-from .patches import Window, cut, window
+from .patches import Window, cut, seen, window
 from .units import record
 
 LAYERS = 5
@@ -57,8 +57,8 @@ class UnitPicture(NamedTuple):
     position: (y, x) in the map; empty for a layer without maps. where: the cells of the input that it sees. patch, projection:
     (C, h, w), the input and the deconvnet's projection there. controls: the same projection through the network redrawn down to
     the unit's own layer, and to the first.
-    deletion, insertion: areas under the unit's activation, as a share of its value, while pixels that it sees go or come in the
-    order of the projection; random_order: both, in random order. pointing, energy: as in ClassMap.
+    areas: under the unit's activation, as a share of its value, while pixels that it sees go or come in the order of the
+    projection, and in random order. pointing, energy: as in ClassMap.
     """
 
     channel: int
@@ -68,9 +68,7 @@ class UnitPicture(NamedTuple):
     patch: np.ndarray
     projection: np.ndarray
     controls: list[Likeness]
-    deletion: float
-    insertion: float
-    random_order: tuple[float, float]
+    areas: Areas
     pointing: float | None
     energy: float | None
 
@@ -119,9 +117,11 @@ class Explanation:
             "class": self.target, "probability": float(self.probabilities[self.target]), "warning": self.warning,
             "units": {layer: [
                 {"channel": u.channel, "position": list(u.position), "value": u.value, "receptive_field": list(u.where),
-                 "random_order": dict(zip(("deletion", "insertion"), u.random_order, strict=True)), **_figures(u)} for u in units
+                 **u.areas._asdict(), **_figures(u)} for u in units
             ] for layer, units in self.units.items()},
-            "methods": {m.name: _figures(m) for m in self.maps},
+            "methods": {
+                m.name: {"deletion": m.deletion, "insertion": m.insertion, **_figures(m)} for m in self.maps
+            },
             "baselines": {
                 "random_order": dict(zip(("deletion", "insertion"), self.random_order, strict=True)),
                 **{name: dict(zip(("pointing", "energy_inside"), pair, strict=True))
@@ -132,7 +132,7 @@ class Explanation:
 
 def _figures(made: UnitPicture | ClassMap) -> dict[str, Any]:
     return {
-        "deletion": made.deletion, "insertion": made.insertion, "pointing": made.pointing, "energy_inside": made.energy,
+        "pointing": made.pointing, "energy_inside": made.energy,
         "similarity_to_control": {c.down_to: {"rank_correlation": c.ranks, "ssim": c.likeness} for c in made.controls},
     }
 
@@ -249,23 +249,10 @@ def _units(
             ranks, ssim = scores.rank_correlation(projection, picture), scores.ssim(projection, picture)
             likeness.append(Likeness(down_to, picture, ranks, ssim))
         maps = scores.importance(whole, signed=False)
-        areas = _unit_areas(model, x, maps, layer, (channel, *place), where, steps)
+        areas = unit_areas(model, x, maps, layer, (channel, *place), seen(where, x.shape[2:]), steps)
         pointing, energy = (None, None) if mask is None else _inside(to_host(maps)[0], mask)
-        found.append(UnitPicture(channel, place, value, where, patch, projection, likeness, *areas, pointing, energy))
+        found.append(UnitPicture(channel, place, value, where, patch, projection, likeness, areas, pointing, energy))
     return found
-
-
-def _unit_areas(
-    model: Layer, x: Array, maps: Array, layer: str, unit: tuple[int, ...], where: Window, steps: int
-) -> tuple[float, float, tuple[float, float]]:
-    """Deletion's and insertion's areas in the order of the maps, then in random order; over the pixels that the unit sees."""
-    xp = array_module(x)
-    seen = np.zeros(x.shape[2:], bool)
-    seen[max(0, where.top) : max(0, where.top + where.height), max(0, where.left) : max(0, where.left + where.width)] = True
-    random = xp.asarray(np.random.default_rng(0).random(maps.shape).astype(str(maps.dtype)))
-    twice, both = xp.concatenate([x, x]), xp.concatenate([maps, random])
-    gone, come = (f(model, twice, both, layer=layer, unit=unit, within=seen, steps=steps).area for f in (deletion, insertion))
-    return float(gone[0]), float(come[0]), (float(gone[1]), float(come[1]))
 
 
 def _map(

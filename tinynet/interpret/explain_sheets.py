@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.preprocessing import Preprocessing
 from . import pictures
-from .atlas import SCALE, WORDS
+from .atlas import AREAS, SCALE, WORDS, areas_words, two
 from .explain import ClassMap, Explanation, Likeness, UnitPicture
 from .patches import Window
 from .pictures import Picture, Tile
@@ -34,9 +34,7 @@ def unit_sheet(
         "Each unit, five pictures: where in the photo it looks · what it sees there (its receptive field) · the deconvnet's "
         "projection of its strongest activation · two controls, the same walk with its own layer's weights redrawn, and with all "
         "weights redrawn (in the first layer these are one). Below: unit, (row, column) in its map, activation.",
-        "like: structural similarity of the projection and each control (1: the same). del., ins.: mean activation, as a share "
-        "of its value, while the pixels that the projection marks go first (small is good), or come first (large is good); in "
-        "brackets, in random order. Where these are alike, the projection does not show what the activation depends on.",
+        f"like: structural similarity of the projection and each control (1: the same). {AREAS}",
         SCALE.replace("each block of projections", "each projection"), WORDS,
     ]
     return pictures.sheet(
@@ -89,7 +87,7 @@ def figures_table(found: Explanation) -> str:
     for made in found.maps:
         last = made.controls[-1]
         line = f"  {made.name:<{width}}  {made.deletion:>8.2f}  {made.insertion:>9.2f}"
-        line += f"  {_two(last.ranks):>29} {_two(last.likeness):>8}"
+        line += f"  {two(last.ranks):>29} {two(last.likeness):>8}"
         lines.append(line + ("" if made.energy is None else f"  {_hit(made.pointing):>8}  {100 * made.energy:>4.0f} %"))
     lines.append(f"  {'random order':<{width}}  {found.random_order[0]:>8.2f}  {found.random_order[1]:>9.2f}")
     return "\n".join(lines)
@@ -127,17 +125,11 @@ def _hit(pointing: float | None) -> str:
     return "" if pointing is None else "hit" if pointing == 1 else "miss" if pointing == 0 else f"{100 * pointing:.0f} % hit"
 
 
-def _two(value: float) -> str:
-    return f"{round(value, 2) + 0:.2f}"                         # no −0.00
-
-
 def _unit_caption(unit: UnitPicture) -> str:
     place = f" ({', '.join(map(str, unit.position))})" if unit.position else ""
-    likeness = ", ".join(_two(control.likeness) for control in unit.controls)
-    gone, come = unit.random_order
-    figures = f"del. {_two(unit.deletion)} ({_two(gone)}) · ins. {_two(unit.insertion)} ({_two(come)})"
+    likeness = ", ".join(two(control.likeness) for control in unit.controls)
     inside = f" · {_inside(unit)}" if unit.energy is not None else ""
-    return f"unit {unit.channel}{place}: {unit.value:.3g} · like {likeness} · {figures}{inside}"
+    return f"unit {unit.channel}{place}: {unit.value:.3g} · like {likeness} · {areas_words(unit.areas)}{inside}"
 
 
 def _inside(made: ClassMap | UnitPicture) -> str:
@@ -145,7 +137,7 @@ def _inside(made: ClassMap | UnitPicture) -> str:
 
 
 def _likeness(control: Likeness) -> str:
-    return f"ranks {_two(control.ranks)} · SSIM {_two(control.likeness)}"
+    return f"ranks {two(control.ranks)} · SSIM {two(control.likeness)}"
 
 
 def _map_picture(made: ClassMap, attribution: np.ndarray) -> Picture:
