@@ -7,7 +7,6 @@ they were found in, and the control, the same projections through a network with
 from __future__ import annotations
 
 import os
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -166,18 +165,16 @@ def layer_sheet(
     """
     shown = [atlas.units[i] for i in _spread(np.arange(len(atlas.units)), units)]
     columns = 1 if len(shown) < 3 else 2
-    width = 120 if columns == 1 else 152                        # letters in a line of the notes
     tiles = [Tile(_row(unit), caption(unit)) for unit in shown]
     rows: list[list[Tile | None]] = [list(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
     aspect = max((tile.picture.shape[0] / tile.picture.shape[1] for tile in tiles), default=0.3)
     count = f"{len(shown)} of {atlas.count} units" if len(shown) < atlas.count else f"{atlas.count} units"
     notes = [
         f"{atlas.layer} ({atlas.kind}), {count}; {atlas.sees}.",
-        *textwrap.wrap(_LEGEND.format(len(shown[0].photos) if shown else 0), width),
-        *textwrap.wrap(SCALE, width), *textwrap.wrap(WORDS, width), *([f"Made by: {command}"] if command else []),
+        _LEGEND.format(len(shown[0].photos) if shown else 0), SCALE, WORDS,
     ]
     return pictures.sheet(
-        rows, path, title=title or f"What excites the units of {atlas.layer} most", notes="\n".join(notes),
+        rows, path, title=title or f"What excites the units of {atlas.layer} most", notes="\n".join(notes), command=command,
         column_names=["projections   ·   photos   ·   control"] * columns, tile=4.4 if columns == 2 else 7.0, aspect=aspect,
     )
 

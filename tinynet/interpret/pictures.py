@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..backend import Array, to_host
 from ..errors import ShapeError
-from ..figures import new_figure, save_figure, shorten
+from ..figures import new_figure, notes_below, save_figure, shorten, wrapped
 
 Picture = npt.NDArray[np.uint8]                                # (H, W, 3)
 PERCENTILE = 99.5
@@ -97,18 +97,18 @@ class Tile(NamedTuple):
 
 
 def sheet(
-    rows: Sequence[Sequence[Tile | None]], path: str | os.PathLike[str], *, title: str = "", notes: str = "",
+    rows: Sequence[Sequence[Tile | None]], path: str | os.PathLike[str], *, title: str = "", notes: str = "", command: str = "",
     row_names: Sequence[str] = (), column_names: Sequence[str] = (), tile: float = 1.5, aspect: float = 1.0,
 ) -> Path:
     """A grid of pictures with captions as one picture file. None leaves a place empty.
 
-    title: above. notes: below: units, what the picture is and is not, the command. tile: the width of a picture in inches.
-    aspect: the height of a picture for a width of 1.
+    title: above. notes: below, a paragraph a line: units, what the picture is and is not; then the command that made it. tile:
+    the width of a picture in inches. aspect: the height of a picture for a width of 1.
     """
     columns = max((len(row) for row in rows), default=1)
-    lines = notes.count("\n") + 1 if notes else 0
     left = 1.1 if row_names else 0.0
     width = max(columns * (tile + 0.12) + left, 5.0)
+    lines = wrapped(notes, command, width).count("\n") + 1 if notes or command else 0
     captioned = any(cell is not None and cell.caption for row in rows for cell in row)
     height = len(rows) * (tile * aspect + 0.1 + 0.2 * captioned) + 0.1
     height += 0.35 * bool(title) + 0.3 * bool(column_names) + 0.19 * lines
@@ -132,8 +132,7 @@ def sheet(
                 axes.set_title(column_names[c], size=9, parse_math=False)
     if title:
         figure.suptitle(title, size=11, weight="bold", parse_math=False)
-    if notes:
-        figure.supxlabel(notes, size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    notes_below(figure, notes, command)
     return save_figure(figure, path)
 
 

@@ -20,10 +20,10 @@ from ..backend import Array, to_host
 from ..data import Dataset, Loader
 from ..distributed import Shards
 from ..errors import ArgumentError
-from ..figures import new_figure, save_figure
+from ..figures import new_figure, notes_below, save_figure
 from ..functional import log_softmax
 from ..interpret.observe import beside_model, features, observe, stages
-from ..interpret.panels import COLOURS, wrapped
+from ..interpret.panels import COLOURS
 from ..nn import AdaptiveAvgPool2d, Layer
 
 
@@ -196,11 +196,11 @@ def plot_transfer(
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, framealpha=0.8)
     axes.set_title("Transfer: a softmax on frozen features of each layer", size=11, weight="bold")
-    notes = wrapped(
+    notes = (
         f"{first.classes} classes, mean of {first.folds} folds ± one standard error over folds (which share photos). "
-        "Maps are averaged over at most 4×4 places.", 7.4,
+        "Maps are averaged over at most 4×4 places."
     )
-    figure.supxlabel(notes + (f"\n{command}" if command else ""), size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    notes_below(figure, notes, command)
     return save_figure(figure, path)
 
 
