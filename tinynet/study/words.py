@@ -16,6 +16,25 @@ def findings(figures: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def _activations(f: Mapping[str, Any]) -> str:
+    rows = f["rows"]
+    text = f"Top activations over {f['photos']} photos, {sum(row['shown'] for row in rows)} units looked at: "
+    likeness = ", ".join(f"{row['layer']} {row['likeness']:.2f}" for row in rows)
+    text += f"structural similarity of the projections and those through redrawn weights (1: nothing was learned): {likeness}. "
+    gone = ", ".join(f"{row['layer']} {row['deletion']:.2f} ({row['random_deletion']:.2f})" for row in rows)
+    text += (
+        f"While the pixels that a projection marks are taken away first, the activation is on average at this share of its value "
+        f"(in random order): {gone}."
+    )
+    if f["classes"] > 1:
+        kinds = ", ".join(f"{row['layer']} {_percent(row['one_class'])}" for row in rows)
+        text += (
+            f" Of a unit's {f['k']} strongest photos the commonest class has {kinds}; by chance it would be "
+            f"{_percent(f['one_class_by_chance'])}."
+        )
+    return text
+
+
 def _filters(f: Mapping[str, Any]) -> str:
     dead = sum(f["dead"].values())
     units = sum(f["units"].values())
@@ -71,7 +90,7 @@ def _correspondence(f: Mapping[str, Any]) -> str:
     for layer in dict.fromkeys(row["layer"] for row in rows):
         random = next(row for row in rows if (row["layer"], row["part"]) == (layer, "random"))
         below = [row["part"] for row in rows if row["layer"] == layer and row is not random and _below(row, random)]
-        which = ", ".join(below) if below else "no part is"
+        which = f"{', '.join(below)} {'is' if len(below) == 1 else 'are'}" if below else "no part is"
         text.append(f"at {layer} {which} below random ({random['delta']:.3f}) by more than two standard errors")
     text[0] = text[0][0].upper() + text[0][1:]
     ending = "" if f["given"] else " No parts were given, so these are places in the picture, not parts of things: give boxes."
@@ -134,6 +153,7 @@ def _maximisation(f: Mapping[str, Any]) -> str:
 
 
 _WORDS = {
+    "activations": _activations,
     "filters": _filters, "maximisation": _maximisation, "occlusion": _occlusion, "invariance": _invariance,
     "correspondence": _correspondence, "transfer": _transfer, "evolution": _evolution, "ablation": _ablation,
 }
