@@ -175,17 +175,17 @@ def layer_sheet(
     ]
     return pictures.sheet(
         rows, path, title=title or f"What excites the units of {atlas.layer} most", notes="\n".join(notes), command=command,
-        column_names=["projections   ·   photos   ·   control"] * columns, tile=4.4 if columns == 2 else 7.0, aspect=aspect,
+        column_names=["projections   ·   photos   ·   control"] * columns, tile=5.4 if columns == 2 else 7.0, aspect=aspect,
     )
 
 
 def caption(unit: UnitBlocks) -> str:
-    """A unit's figures in a line."""
+    """A unit's figures in two lines."""
     values = [photo.value for photo in unit.photos]
     labels = ", ".join(f"{count} {shorten(label, 14)}" for label, count in unit.labels[:3])
     figures = f"{digits(values[0])} … {digits(values[-1])}; ±{digits(unit.scale)}"
-    words = "" if unit.areas is None else f"; {areas_words(unit.areas)}"
-    return f"unit {unit.channel}: {figures}; {labels}; like {two(unit.likeness)}{words}"
+    words = "" if unit.areas is None else f" · {areas_words(unit.areas)}"
+    return f"unit {unit.channel}: {figures}; {labels}\nlike {two(unit.likeness)}{words}"
 
 
 def areas_words(areas: Areas) -> str:

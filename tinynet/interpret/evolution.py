@@ -191,7 +191,7 @@ def plot_evolution(
     notes = (
         "The deconvnet's projection of the strongest activation of each map over the same photos; below it, which photo it is in "
         "and how strong it is. The unit's receptive field is shown; mid grey is 0, the ends of the scale are the "
-        f"{PERCENTILE} % point of each picture's magnitude. A jump comes where another photo takes the lead. Control: the "
+        f"{PERCENTILE:g}th percentile of each picture's magnitude. A jump comes where another photo takes the lead. Control: the "
         "last epoch's walk with all weights redrawn, and the structural similarity of the two (1: the same).\n" + WORDS
     )
     columns = ["untrained" if epoch == 0 else f"epoch {epoch}" for epoch in epochs]

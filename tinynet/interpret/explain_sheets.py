@@ -146,7 +146,7 @@ def _map_picture(made: ClassMap, attribution: np.ndarray) -> Picture:
 def _laid_over(shown: Picture, importance: np.ndarray) -> Picture:
     """The photo in grey under what is important; smoothed, so that single pixels show, and cut at its scale's end."""
     smooth = blur(np.maximum(importance, 0).astype(np.float64), _sigma(importance.shape))
-    return _large(pictures.overlay(shown, np.minimum(smooth, pictures.magnitude(smooth) or smooth.max()), strength=0.75))
+    return _large(pictures.overlay(shown, np.minimum(smooth, pictures.magnitude(smooth)), strength=0.75))
 
 
 def _strip(unit: UnitPicture, shown: Picture) -> Picture:

@@ -193,7 +193,7 @@ def plot_filters(
     figure.suptitle(f"First-layer filters: {layer}", size=11, weight="bold", parse_math=False)
     notes = (
         "On its own scale, a filter is the patch of a given length that excites it most, w/‖w‖. "
-        f"Mid grey is 0; the ends of the scale are the {PERCENTILE} % point of the magnitudes. Of the energy, "
+        f"Mid grey is 0; the ends of the scale are the {PERCENTILE:g}th percentile of the magnitudes. Of the energy, "
         f"{100 * statistics.aliased.mean():.1f} % is at frequencies that the stride, {conv.stride[0]}×{conv.stride[1]}, aliases. "
         + ("Dead: never active on the photos." if active is not None else "Dead units were not looked for.")
     )

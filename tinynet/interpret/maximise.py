@@ -144,11 +144,10 @@ def plot_maximisation(
         rows.append([
             Tile(picture, f"{name}: {value:.3g}") for picture, name, value in zip(shown, said, result.activations, strict=True)
         ])
+    grey = f"Mid grey is 0, the ends of the scale are the {PERCENTILE:g}th percentile of each picture's magnitude. "
     notes = (
         "Each picture was climbed from noise towards one unit; below it, what the unit answers to it. Shown is the part that "
-        "the unit sees. "
-        + (f"Mid grey is 0, the ends of the scale are the {PERCENTILE} % point of each picture's magnitude. " if mean is None else
-           "Colours as of photos. ")
+        "the unit sees. " + (grey if mean is None else "Colours as of photos. ")
         + "What a unit can answer to, shaped by the regularisers; not what it answers to in photos."
     )
     return sheet(rows, path, title="Activation maximisation", row_names=names, tile=1.4,

@@ -20,7 +20,7 @@ from ..errors import ShapeError
 from ..figures import new_figure, notes_below, save_figure, shorten, wrapped
 
 Picture = npt.NDArray[np.uint8]                                # (H, W, 3)
-PERCENTILE = 99.5
+PERCENTILE = 98.0
 """Magnitudes up to this percentile are within the scale; what is beyond is shown as the darkest or brightest."""
 
 
@@ -33,8 +33,9 @@ def centred(projection: Array, percentile: float = PERCENTILE, scale: float | No
 
 
 def magnitude(values: Array, percentile: float = PERCENTILE) -> float:
-    """The percentile of |v|: what a zero-centred scale ends at."""
-    return float(np.percentile(np.abs(to_host(values)), percentile))
+    """What a zero-centred scale ends at: the percentile of |v|, or the largest where nearly all are 0."""
+    sizes = np.abs(to_host(values))
+    return float(np.percentile(sizes, percentile)) or float(sizes.max())
 
 
 def photo(x: Array, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> Picture:
@@ -90,7 +91,7 @@ def block(pictures: Sequence[Picture], columns: int = 3, gap: int = 2) -> Pictur
 
 
 class Tile(NamedTuple):
-    """A picture of a sheet, and the line below it."""
+    """A picture of a sheet, and the line or lines below it."""
 
     picture: Picture
     caption: str = ""
@@ -109,8 +110,8 @@ def sheet(
     left = 1.1 if row_names else 0.0
     width = max(columns * (tile + 0.12) + left, 5.0)
     lines = wrapped(notes, command, width).count("\n") + 1 if notes or command else 0
-    captioned = any(cell is not None and cell.caption for row in rows for cell in row)
-    height = len(rows) * (tile * aspect + 0.1 + 0.2 * captioned) + 0.1
+    below = max((cell.caption.count("\n") + 1 for row in rows for cell in row if cell is not None and cell.caption), default=0)
+    height = len(rows) * (tile * aspect + 0.1 + 0.2 * bool(below) + 0.13 * max(0, below - 1)) + 0.1
     height += 0.35 * bool(title) + 0.3 * bool(column_names) + 0.19 * lines
     figure = new_figure(width, height)
     grid = figure.subplots(len(rows), columns, squeeze=False)
