@@ -8,7 +8,7 @@ from ..functional import log_softmax
 
 DECAY = 1e-5
 """Of the weights, for features of mean square length 1. (With 1e-3 a hundred classes are underfitted by a third.)"""
-_MEMORY = 10                                                    # pairs of steps and changes of the gradient
+_MEMORY = 6                                                    # pairs of steps and changes of the gradient
 
 
 def classify(x: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int, decay: float = DECAY) -> np.ndarray:

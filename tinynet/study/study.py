@@ -51,7 +51,7 @@ def run_study(
     of the input}}, for correspondence. others: photos of other classes, for transfer; None: the same photos.
     seed: of which photos are taken, and of what is drawn.
     resume: go on where an earlier run with the same arguments was interrupted; each experiment is kept when it is done, the
-    variants of an ablation and the networks of a transfer one by one. Raises FileError for the state of another study.
+    variants of an ablation and the layers of a transfer one by one. Raises FileError for the state of another study.
     """
     done = Study(make_folder(output))
     why = untrained(trained.model)

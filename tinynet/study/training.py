@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..nn import Linear
 from ..nn.conv import _Conv
 from ..train.classifier import recipe_for
 from .ablation import Ablation, AblationRow, ablation, rebuilt
-from .transfer import Transfer, TransferRow, frozen_features, plot_transfer
+from .transfer import Features, Transfer, TransferRow, default_layers, frozen_features, plot_transfer
 from .transfer import transfer as train_transfer
 from .workbench import Skip, Workbench
 
@@ -34,14 +35,20 @@ def transfer(bench: Workbench, photos: Dataset) -> dict[str, Any]:
     folds = 2 if bench.quick else 5
     results: dict[str, Transfer] = {}
     for name in ("trained", "random weights"):
+        found: list[Features] = []
 
-        def rows(name: str = name) -> list[dict[str, Any]]:
-            redrawn = name != "trained"
-            model = interpret.randomised(bench.model, np.random.default_rng(bench.seed)) if redrawn else bench.model
-            frozen = frozen_features(model, chosen, bench.pre.transform(), workers=bench.workers)
-            return [row._asdict() for row in train_transfer(frozen, sizes, folds, seed=bench.seed, workers=bench.workers).rows]
+        def rows(layer: str, name: str = name, found: list[Features] = found) -> list[dict[str, Any]]:
+            if not found:                                       # once for all layers that are left to do
+                redrawn = name != "trained"
+                model = interpret.randomised(bench.model, np.random.default_rng(bench.seed)) if redrawn else bench.model
+                found.append(frozen_features(model, chosen, bench.pre.transform(), workers=bench.workers))
+            one = replace(found[0], layers={layer: found[0].layers[layer]})
+            return [row._asdict() for row in train_transfer(one, sizes, folds, seed=bench.seed, workers=bench.workers).rows]
 
-        kept = bench.once(f"transfer: {name}", rows)
+        kept = [
+            row for layer in default_layers(bench.model)
+            for row in bench.once(f"transfer: {name}, {layer}", partial(rows, layer))
+        ]
         results[name] = Transfer(tuple(TransferRow(**row) for row in kept), len(photos.classes), folds)
     bench.keep(plot_transfer(results, bench.path("transfer"), command=bench.command))
     return {

@@ -67,15 +67,20 @@ class Transfer:
         return "\n".join(lines)
 
 
+def default_layers(model: Layer) -> list[str]:
+    """The rectified maps of each convolution, and what the last linear layer classifies."""
+    return list(dict.fromkeys([*stages(model), features(model)]))
+
+
 def frozen_features(
     model: Layer, photos: Dataset, transform: Any, layers: Sequence[str] | None = None, *, grid: int = 4,
     batch_size: int = 64, workers: int | None = None,
 ) -> Features:
     """Run every photo through the model once and keep each layer's features, maps averaged over grid×grid places.
 
-    layers: None, the rectified maps of each convolution and what the last linear layer classifies.
+    layers: None, those of `default_layers`.
     """
-    layers = list(dict.fromkeys([*stages(model), features(model)])) if layers is None else list(layers)
+    layers = default_layers(model) if layers is None else list(layers)
     if grid < 1:
         raise ArgumentError(f"frozen_features: expected grid of at least 1, got {grid}")
     kept: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
@@ -184,5 +189,5 @@ def _mean_per_class(labels: np.ndarray, said: np.ndarray, classes: int) -> float
 
 
 __all__ = [
-    "Features", "Transfer", "TransferRow", "frozen_features", "plot_transfer", "transfer",
+    "Features", "Transfer", "TransferRow", "default_layers", "frozen_features", "plot_transfer", "transfer",
 ]

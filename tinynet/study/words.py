@@ -81,7 +81,7 @@ def _invariance(f: Mapping[str, Any]) -> str:
             f"{curve['kind']}: {high} is halfway to its largest distance at {last:.3g} {unit}, {relation} {low} ({first:.3g}); "
             f"the true class's probability goes from {_percent(curve['plain'])} to {_percent(curve['mean'])} on average"
         )
-    return f"Invariance, {f['photos']} photos: " + "; ".join(parts) + "."
+    return f"Invariance, {_photos(f)}: " + "; ".join(parts) + "."
 
 
 def _correspondence(f: Mapping[str, Any]) -> str:
@@ -94,7 +94,7 @@ def _correspondence(f: Mapping[str, Any]) -> str:
         text.append(f"at {layer} {which} below random ({random['delta']:.3f}) by more than two standard errors")
     text[0] = text[0][0].upper() + text[0][1:]
     ending = "" if f["given"] else " No parts were given, so these are places in the picture, not parts of things: give boxes."
-    return f"Correspondence, {f['photos']} photos: " + "; ".join(text) + "." + ending
+    return f"Correspondence, {_photos(f)}: " + "; ".join(text) + "." + ending
 
 
 def _below(row: Mapping[str, Any], random: Mapping[str, Any]) -> bool:
@@ -157,6 +157,10 @@ _WORDS = {
     "filters": _filters, "maximisation": _maximisation, "occlusion": _occlusion, "invariance": _invariance,
     "correspondence": _correspondence, "transfer": _transfer, "evolution": _evolution, "ablation": _ablation,
 }
+
+
+def _photos(f: Mapping[str, Any]) -> str:
+    return "1 photo" if f["photos"] == 1 else f"{f['photos']} photos"
 
 
 def _percent(share: float) -> str:
