@@ -24,6 +24,7 @@ from ..nn import Layer
 from ..nn.receptive_field import ReceptiveField, receptive_field
 from . import pictures
 from .control import randomised
+from .deconvnet import MEANING
 from .deletion import Areas
 from .patches import UnitPatches, cut, reduced, unit_patches, window
 from .pictures import Picture, Tile
@@ -31,8 +32,7 @@ from .scores import rank_correlation, ssim
 from .top import TopActivations
 
 WORDS = (
-    "A projection shows image structure that is compatible with this activation's route through the pooling switches. It is not "
-    "evidence for a class, and not the cause of an answer. The control is the same walk, from the same value at the same place, "
+    f"{MEANING} The control is the same walk, from the same value at the same place, "
     "through the network with all its weights redrawn: what both show comes from the photo and the switches, and was not learned."
 )
 SCALE = (

@@ -18,7 +18,7 @@ from ..errors import ArgumentError, ShapeError
 from ..functional._check import integers
 from ..nn import Layer
 from . import panels
-from .deconvnet import deconvnet
+from .deconvnet import MEANING, deconvnet
 from .observe import last_stage, observe, one_input, probabilities
 from .pictures import Picture, centred, photo
 from .scores import ssim
@@ -197,7 +197,7 @@ def plot_occlusion(
     notes = (
         f"Each point of (b), (d), (e) is the centre of a grey square of {ph}×{pw} pixels (stride {result.stride[0]}×"
         f"{result.stride[1]}, {rows}×{columns} positions); at the border, of the nearest one. "
-        f"The photo has {result.size[0]}×{result.size[1]} pixels."
+        f"The photo has {result.size[0]}×{result.size[1]} pixels.\n(c): {MEANING}"
     )
     return board.save(path, notes, command)
 
