@@ -20,7 +20,7 @@ def _activations(f: Mapping[str, Any]) -> str:
     rows = f["rows"]
     text = f"Top activations over {f['photos']} photos, {sum(row['shown'] for row in rows)} units looked at: "
     likeness = ", ".join(f"{row['layer']} {row['likeness']:.2f}" for row in rows)
-    text += f"structural similarity of the projections and those through redrawn weights (1: nothing was learned): {likeness}. "
+    text += f"structural similarity of the projections and those through redrawn weights (1: the same pictures): {likeness}. "
     gone = ", ".join(f"{row['layer']} {row['deletion']:.2f} ({row['random_deletion']:.2f})" for row in rows)
     text += (
         f"While the pixels that a projection marks are taken away first, the activation is on average at this share of its value "
