@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .cli_common import Model, Workers, app, at_least, plainly
+from .errors import ArgumentError
 
 
 @app.command()
@@ -24,6 +25,8 @@ def explain(
     target: Annotated[str | None, typer.Option(help="The class to ask about. Default: what the model says.")] = None,
     mask: Annotated[Path | None, typer.Option(
         help="A picture of the photo's size, not black where the object is; or a folder of these, named as the photos.")] = None,
+    box: Annotated[str | None, typer.Option(
+        help="Instead of a mask, where the object is in one photo: TOP,LEFT,BOTTOM,RIGHT in its pixels.")] = None,
     output: Annotated[Path, typer.Option(help="The folder for the sheets and figures.")] = Path("runs/explain"),
 ) -> None:
     """Show what a model's units see in photos, and which pixels a class depends on, each beside its control: the same picture
@@ -35,13 +38,21 @@ def explain(
     at_least(units=(units, 1))
     made = explain_photos(
         load_model(model), photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
-        units=units, target=target, mask=mask, command=shlex.join(["tinynet", *sys.argv[1:]]),
+        units=units, target=target, mask=mask, box=None if box is None else _box(box),
+        command=shlex.join(["tinynet", *sys.argv[1:]]),
     )
     for line in (*made.failed, *([made.warning] if made.warning else [])):
         print(f"tinynet: {line}", file=sys.stderr)
     print("\n".join(map(str, made.files)))
     if made.failed:
         raise typer.Exit(1)
+
+
+def _box(text: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if len(numbers) != 4 or not all(number.strip().isdecimal() for number in numbers):
+        raise ArgumentError(f"--box: expected TOP,LEFT,BOTTOM,RIGHT in pixels, such as 20,30,120,160, got {text!r}")
+    return tuple(map(int, numbers))
 
 
 @app.command()
