@@ -131,7 +131,8 @@ def _ablation(f: Mapping[str, Any]) -> str:
         verdict = "worse" if change > 2 * error else "better" if change < -2 * error else "no different beyond chance"
         text.append(f"{row['name']} {100 * change:+.1f} ± {100 * error:.1f} points of error ({verdict})")
     return (
-        f"Ablation, {f['epochs']} epochs each, against {_percent(whole['validation_error'])} as it is on {n} validation photos: "
+        f"Ablation, {f['epochs']} epoch{'s' if f['epochs'] != 1 else ''} each, "
+        f"against {_percent(whole['validation_error'])} as it is on {n} validation photos: "
         + "; ".join(text) + ". One seed each; what another seed would change is not in these standard errors."
     )
 
