@@ -213,7 +213,7 @@ class Mutation:
                 continue
             start, count = time.perf_counter(), 0
             for number, mutant in enumerate(mutants(source)):
-                if self.gradients_only and "gradient" not in mutant.function or number % self.part[1] != self.part[0] - 1:
+                if (self.gradients_only and "gradient" not in mutant.function) or number % self.part[1] != self.part[0] - 1:
                     continue
                 count += 1
                 if self.survives(items, module, mutant.source):
