@@ -22,6 +22,12 @@ from ..nn.pool import _MaxPool
 from .attribution import Attribution
 from .units import Record
 
+MEANING = (
+    "A projection shows image structure that is compatible with this activation's route through the pooling switches. It is not "
+    "evidence for a class, and not the cause of an answer."
+)
+"""What whoever looks at a projection is told."""
+
 
 @singledispatch
 def deconv(layer: Layer, saved: Saved, signal: Array) -> Array:
@@ -106,10 +112,10 @@ class deconvnet(Attribution):
 
     name = "deconvnet"
 
-    def __init__(self, model: Layer, overlap: str = "sum") -> None:
+    def __init__(self, model: Layer, overlap: str = "sum", workers: int | None = None) -> None:
         if overlap not in ("sum", "max"):
             raise ArgumentError(f'deconvnet: expected overlap "sum" or "max", got {overlap!r}')
-        super().__init__(model)
+        super().__init__(model, workers)
         self.overlap = overlap
 
     def step(self, path: str, layer: Layer, saved: Any, signal: Array) -> Array:
