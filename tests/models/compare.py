@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.models.twins import TWINS, parts
+from tests.models.twins import TWINS, named, parts
 from tinynet import nn
-from tinynet.models import create
 from tinynet.nn import Container, init
 
 # An input of each, as small as its structure allows, with sides that no stride divides where they are free.
@@ -26,11 +25,32 @@ def tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.asarray(x)) for name, x in state.items()}
 
 
-def alive(name: str, dtype: Any = np.float64) -> nn.Layer:
+def slim(model: nn.Layer) -> nn.Layer:
+    """A network without its dense layers, hundreds of megabytes of them: a mean over each map and one small one instead."""
+    layers = {}
+    for name, layer in model.children():
+        if name in ("avgpool", "flatten"):
+            break
+        layers[name] = layer
+    maps = [layer.out_channels for _, layer in model.layers() if isinstance(layer, nn.Conv2d)][-1]
+    head = {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(maps, 10, rng=init.no_draws)}
+    return nn.Sequential({**layers, **head})
+
+
+def slim_in_torch(module: Any) -> torch.nn.Module:
+    """The same of a twin."""
+    layers = dict(module.named_children())
+    for name in ("avgpool", "flatten", "classifier", "fc6", "relu6", "dropout6", "fc7", "relu7", "dropout7", "fc8"):
+        layers.pop(name, None)
+    maps = [part.out_channels for part in module.modules() if isinstance(part, torch.nn.Conv2d)][-1]
+    return named(**layers, avgpool=torch.nn.AdaptiveAvgPool2d(1), flatten=torch.nn.Flatten(), fc=torch.nn.Linear(maps, 10))
+
+
+def alive(model: nn.Layer, dtype: Any = np.float64) -> nn.Layer:
     """The network with weights that keep its maps alive: He's for the filters, every normalisation another. Large matrices
-    repeat a block of a million numbers.
+    repeat a block of a million numbers. In place.
     """
-    model, rng = create(name, rng=init.no_draws).to(dtype=dtype), np.random.default_rng(7)
+    model, rng = model.to(dtype=dtype), np.random.default_rng(7)
     block = rng.standard_normal(1_000_003).astype(np.float32)   # a prime, so that rows differ
     for key, x in model.state_dict().items():
         if x.dtype.kind != "f":
@@ -45,10 +65,11 @@ def alive(name: str, dtype: Any = np.float64) -> nn.Layer:
     return model
 
 
-def twin_of(name: str, model: nn.Layer, **made: Any) -> torch.nn.Module:
+def twin_of(name: str, model: nn.Layer, slimmed: bool = False, **made: Any) -> torch.nn.Module:
     """The twin, at inference, on the very arrays of the model; `made` as for `parts`."""
     with parts(**made), torch.device("meta"):
-        module = TWINS[name]().eval()
+        module = slim_in_torch(TWINS[name]()) if slimmed else TWINS[name]()
+    module.eval()
     module.load_state_dict(tensors(model.state_dict()), strict=True, assign=True)
     return module
 

@@ -54,7 +54,7 @@ def test_parameters_names_shapes_and_order(name: str) -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_every_map_is_pytorchs(name: str) -> None:
     """float64: 1e-10 of each map's largest value."""
-    model = alive(name)
+    model = alive(create(name, rng=init.no_draws))
     module = twin_of(name, model)
     compare_maps(model, module, values(3, SIZES[name]), 1e-10)
 
@@ -108,7 +108,7 @@ def test_gradients_of_each_kind(backend: Backend, kind: str, train: bool) -> Non
 
 def test_a_whole_network_in_training() -> None:
     """ResNet-20: the loss's gradient by every parameter, with BatchNorm on the batch's own statistics."""
-    model, module = alive("cifar_resnet20"), TWINS["cifar_resnet20"]().double().train()
+    model, module = alive(create("cifar_resnet20", rng=init.no_draws)), TWINS["cifar_resnet20"]().double().train()
     module.load_state_dict({key: x.clone() for key, x in tensors(model.state_dict()).items()}, strict=True)
     x, labels = values(0, (4, 3, 16, 16)), np.array([1, 5, 0, 9])
     loss = torch.nn.functional.cross_entropy(module(torch.from_numpy(x)), torch.from_numpy(labels))
