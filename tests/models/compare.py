@@ -15,7 +15,7 @@ from tinynet.nn import Container, init
 SIZES = {
     "lenet5": (2, 1, 32, 32), "alexnet": (1, 3, 71, 66), "zfnet": (1, 3, 224, 224), "vgg11": (1, 3, 35, 33),
     "vgg11_bn": (1, 3, 33, 37), "squeezenet1_0": (1, 3, 53, 50), "squeezenet1_1": (1, 3, 47, 36), "resnet18": (1, 3, 45, 38),
-    "resnet50": (1, 3, 39, 36), "cifar_resnet20": (2, 3, 31, 27), "googlenet": (1, 3, 43, 38), "mobilenet_v2": (2, 3, 45, 38),
+    "resnet50": (1, 3, 39, 36), "cifar_resnet20": (2, 3, 31, 27), "googlenet": (1, 3, 55, 38), "mobilenet_v2": (2, 3, 45, 38),
     "tinyvgg": (2, 3, 64, 64),
 }  # fmt: skip
 

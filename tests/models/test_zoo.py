@@ -12,7 +12,7 @@ import torch
 
 from tests.checking import Backend, values
 from tests.models import twins
-from tests.models.compare import SIZES, alive, compare_maps, tensors, twin_of
+from tests.models.compare import SIZES, alive, compare_maps, slim, tensors, twin_of
 from tests.models.twins import TWINS, auxiliary, basic_conv
 from tests.nn.helpers import compare
 from tinynet import nn
@@ -57,6 +57,15 @@ def test_every_map_is_pytorchs(name: str) -> None:
     model = alive(create(name, rng=init.no_draws))
     module = twin_of(name, model)
     compare_maps(model, module, values(3, SIZES[name]), 1e-10)
+
+
+@pytest.mark.parametrize("name", sorted(set(TWINS) - set(SIZES)))
+def test_every_map_of_the_other_depths_is_pytorchs(name: str) -> None:
+    """Without VGG's dense layers, which are those of vgg11."""
+    model = create(name, rng=init.no_draws)
+    thick = name.startswith("vgg")
+    model = alive(slim(model) if thick else model)
+    compare_maps(model, twin_of(name, model, thick), values(3, (1, 3, 33, 36)), 1e-10)
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18", "cifar_resnet56", "googlenet", "mobilenet_v2"])
