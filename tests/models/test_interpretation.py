@@ -24,6 +24,7 @@ from tinynet.data.preprocessing import Preprocessing
 from tinynet.interpret import deconvnet, guided_backprop, mirror, saliency
 from tinynet.interpret.atlas import layer_atlas
 from tinynet.interpret.attribution import Attribution
+from tinynet.interpret.control import untrained
 from tinynet.interpret.observe import last_stage, stages
 from tinynet.interpret.occlusion import occlusion
 from tinynet.interpret.report import make_atlas
@@ -288,3 +289,9 @@ def test_stages_of_blocks() -> None:
     assert stages(create("mobilenet_v2", rng=init.no_draws))[:4] == [
         "features.0.2", "features.1.conv.0.2", "features.1.conv.2", "features.2.conv.0.2"]
     assert len(stages(create("googlenet", rng=init.no_draws))) == 57
+
+
+@pytest.mark.parametrize("name", ["lenet5", "squeezenet1_1", "cifar_resnet20", "mobilenet_v2", "tinyvgg"])
+def test_a_fresh_network_is_known_as_one(name: str) -> None:
+    assert untrained(create(name, rng=np.random.default_rng(0)))
+    assert untrained(create(name, rng=init.no_draws)) == "its weights are all zero"

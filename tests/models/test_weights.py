@@ -12,6 +12,7 @@ from tests.models.compare import compare_maps, tensors
 from tests.models.twins import TWINS
 from tinynet.data import read_photo
 from tinynet.distributed import Shards
+from tinynet.interpret.control import untrained
 from tinynet.models import create, entry
 from tinynet.nn import init
 
@@ -49,6 +50,7 @@ def test_squeezenet_is_pytorchs() -> None:
     with torch.no_grad():
         expected = twin(torch.from_numpy(x)).numpy()
     got = model(x)
+    assert untrained(model) is None
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(np.argsort(-got, 1)[:, :2], np.argsort(-expected, 1)[:, :2])
     assert set(got[:3].argmax(1)) <= {281, 282, 283, 284, 285}, "the cats are cats"
@@ -89,3 +91,4 @@ def test_resnet20_is_as_good_as_its_authors_say() -> None:
     np.testing.assert_array_equal(got.argmax(1), expected.argmax(1))
     assert (got.argmax(1) == labels).mean() == pytest.approx(0.9173, abs=2 * 0.0087)
     compare_maps(model, twin, x[:2], 1e-4)
+    assert untrained(model) is None
