@@ -19,7 +19,8 @@ import numpy as np
 from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError
-from ..nn import Layer, ReLU
+from ..nn import Layer
+from ..nn.activation import _Rectifier
 from ..nn.layer import Saved
 from ..nn.receptive_field import receptive_field
 from .attribution import Attribution
@@ -162,7 +163,7 @@ class _Climb(Attribution):
         self.layer = layer
 
     def step(self, path: str, layer: Layer, saved: Saved, signal: Array) -> Array:
-        if path == self.layer and isinstance(layer, ReLU):
+        if path == self.layer and isinstance(layer, _Rectifier):
             return signal
         return layer.input_gradient(saved, signal)
 

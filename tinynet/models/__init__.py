@@ -1,7 +1,12 @@
 """Networks by name, and trained ones as files."""
 
-from . import catnet
+from . import alexnet, catnet, cifar_resnet, googlenet, lenet, mobilenet, resnet, squeezenet, tinyvgg, vgg, zfnet
 from .file import TrainedModel, check_classes, load_model
-from .registry import create, names, register
+from .registry import IMAGENET, Entry, Paper, create, entry, names, nearest, register
+from .table import ModelRow, model_rows, models_table
 
-__all__ = ["create", "names", "register", "TrainedModel", "load_model", "check_classes", "catnet"]
+__all__ = [
+    "create", "names", "entry", "nearest", "register", "Entry", "Paper", "IMAGENET", "ModelRow", "model_rows", "models_table",
+    "TrainedModel", "load_model", "check_classes",
+    "catnet", "lenet", "alexnet", "zfnet", "vgg", "googlenet", "resnet", "cifar_resnet", "squeezenet", "mobilenet", "tinyvgg",
+]
