@@ -35,7 +35,7 @@ def studynet(classes: int = 2, rng: np.random.Generator | None = None) -> nn.Seq
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._BUILDERS, "studynet", studynet)
+    monkeypatch.setitem(registry._ENTRIES, "studynet", registry.Entry(studynet))
 
 
 def trained(batches: int = 1) -> TrainedModel:

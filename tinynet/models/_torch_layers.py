@@ -9,25 +9,16 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-import numpy as np
 import torch
 
 from .. import nn
-from ..nn import Layer
+from ..nn import Layer, init
 
 
 class Refused(Exception):
     """Why something of PyTorch has no counterpart."""
 
 
-class _Blank:
-    """Stands for a generator where what is drawn is replaced at once."""
-
-    def uniform(self, low: float, high: float, size: Any) -> np.ndarray:
-        return np.zeros(size, np.float32)
-
-
-BLANK: Any = _Blank()
 T = torch.nn
 
 
@@ -50,11 +41,11 @@ def _conv(m: Any) -> Layer:
     if isinstance(m, (T.ConvTranspose1d, T.ConvTranspose2d, T.ConvTranspose3d)):
         how["output_padding"] = m.output_padding
     kind = next(cls.__name__ for cls in type(m).__mro__ if cls in MODULES)
-    return getattr(nn, kind)(m.in_channels, m.out_channels, bias=m.bias is not None, rng=BLANK, **how)
+    return getattr(nn, kind)(m.in_channels, m.out_channels, bias=m.bias is not None, rng=init.no_draws, **how)
 
 
 def _linear(m: Any) -> Layer:
-    return nn.Linear(m.in_features, m.out_features, m.bias is not None, rng=BLANK)
+    return nn.Linear(m.in_features, m.out_features, m.bias is not None, rng=init.no_draws)
 
 
 def _batch_norm(m: Any) -> Layer:

@@ -17,7 +17,7 @@ from ..backend import to_host
 from ..data.preprocessing import Preprocessing
 from ..errors import FileError, TinynetError
 from ..files import replacing
-from ..nn import Layer
+from ..nn import Layer, init
 from .registry import create
 
 _KEY = "tinynet.model"
@@ -74,7 +74,7 @@ def load_model(path: str | os.PathLike[str]) -> TrainedModel:
         record = json.loads(metadata[_KEY])
         name, arguments, classes = str(record["model"]), dict(record["arguments"]), [str(c) for c in record["classes"]]
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
-        model = create(name, rng=np.random.default_rng(0), **arguments)
+        model = create(name, rng=init.no_draws, **arguments)
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, AttributeError, MemoryError, TinynetError) as error:
         raise FileError(f"{path}: a damaged or foreign model file ({error})") from None
