@@ -11,6 +11,7 @@ The paths of the layers are kept: `layer1.0.conv1` stands in containers layer1 a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -108,20 +109,25 @@ def _joins(output: str, nodes: dict[str, Node], fold: bool) -> tuple[dict[str, N
 
     fold: the values of an earlier Concat, where they stand side by side in a later one that depends on it, become that Concat.
     """
-    used = {output}                                             # values that something else than a join of their kind takes
-    for node in nodes.values():
-        used.update(name for name in node.inputs if name not in nodes or nodes[name].op is not node.op)
-    plain: dict[str, Node] = {}
     same: dict[str, str] = {}                                   # joins of one value are that value
     for node in nodes.values():
+        if not isinstance(node.op, Layer) and len(node.inputs) == 1:
+            same[node.name] = same.get(node.inputs[0], node.inputs[0])
+    uses = Counter([same.get(output, output)])
+    for node in nodes.values():
+        uses.update(same.get(name, name) for name in node.inputs if node.name not in same)
+    plain: dict[str, Node] = {}
+    for node in nodes.values():
+        if node.name in same:
+            continue
         inputs: list[str] = []
         for name in (same.get(name, name) for name in node.inputs):
-            dissolve = name in plain and plain[name].op is node.op and not isinstance(node.op, Layer) and name not in used
-            inputs += plain[name].inputs if dissolve else [name]
+            inside = not isinstance(node.op, Layer) and name in plain and plain[name].op is node.op and uses[name] == 1
+            inputs += plain.pop(name).inputs if inside else [name]
         if fold and node.op is Concat:
             above = _above(inputs, plain, "")
             for earlier in plain.values():
-                if earlier.op is Concat and earlier.name in above and earlier.name in used:
+                if earlier.op is Concat and earlier.name in above:
                     inputs = _folded(inputs, earlier)
         if not isinstance(node.op, Layer) and len(inputs) == 1:
             same[node.name] = inputs[0]
