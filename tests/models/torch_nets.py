@@ -311,7 +311,7 @@ class Functions(nn.Module):
         x = F.leaky_relu(self._conv_stem(x), 0.1)
         x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
         x = torch.cat(tensors=[b(x) for b in self.branches], dim=1)
-        x = x.add(torch.sigmoid(x)).tanh().relu_()
+        x = x.add(torch.sigmoid(x)).relu_().tanh()
         x = F.interpolate(self.up(x), scale_factor=2, mode="bilinear", align_corners=False)
         x = F.max_pool2d(x, 3, stride=2, padding=1, dilation=1, ceil_mode=True)
         x = F.local_response_norm(x, 3, k=2.0)

@@ -161,7 +161,7 @@ class _Reading:
             elif not self.problems:
                 self.problems.append(f"an output that is not one tensor ({type(result).__name__})")
         elif node.op == "get_attr":
-            self.problems.append(f"{node.target}: a parameter or tensor that forward uses itself")
+            self.problems.append(f"{str(node.target).removeprefix('module.')}: a parameter or tensor that forward uses itself")
             self.value[node], self.storage[node] = node.name, node
         elif not self.is_size(node):
             self.tensor(node)
