@@ -306,6 +306,21 @@ def study(
     print(f"\n{made.output / 'figures.json'}\n{made.output / 'findings.txt'}")
 
 
+@app.command()
+@_plainly
+def export(
+    model: Model,
+    output: Annotated[Path, typer.Argument(help="The ONNX file to write: model.onnx.")],
+) -> None:
+    """Write a model as an ONNX file, which other tools and runtimes read (needs the package onnx)."""
+    from .models import load_model, to_onnx
+
+    if output.suffix != ".onnx":
+        raise ArgumentError(f"{output}: expected a name that ends with .onnx")
+    to_onnx(load_model(model), output)
+    print(output)
+
+
 def confusion_text(matrix: Any, classes: list[str]) -> str:
     """The confusion matrix as lines; of more than 12 classes only the largest confusions."""
     if len(classes) > 12:

@@ -56,7 +56,7 @@ def to_onnx(model: Layer | TrainedModel, path: str | os.PathLike[str], input_siz
     name, y = _through(model, writer, "input", zeros, "")
     if writer.problems:
         raise ArgumentError(f"to_onnx: not supported: {'; '.join(writer.problems)}")
-    writer.nodes.append(helper.make_node("Identity", [name], ["output"], name="output"))
+    writer.finish(name)
     kind = import_onnx("to_onnx").TensorProto.FLOAT
     graph = helper.make_graph(
         writer.nodes, "tinynet",
@@ -113,6 +113,17 @@ class _Writer:
         self._names.add(name)
         self.nodes.append(self._helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
+
+    def finish(self, last: str) -> None:
+        """Let the value of that name be the output."""
+        if last == "input":
+            self.op("Identity", [last], "output")
+            last = self.nodes[-1].name
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for i, name in enumerate(names):
+                    if name == last:
+                        names[i] = "output"
 
     def constant(self, name: str, array: Any) -> str:
         """A constant under that name; numbers with a point become float32."""
