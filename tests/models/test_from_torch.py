@@ -16,7 +16,7 @@ from torch import nn as T
 import tinynet
 from tests.checking import close, values
 from tests.interpret.nets import DeconvReLU, walk_in_torch
-from tests.models.torch_nets import NETS, Functions, GoogLeNet, LeNet, ResNet, Shared, VGG, drawn
+from tests.models.torch_nets import NETS, VGG, Functions, GoogLeNet, LeNet, ResNet, Shared, drawn
 from tests.nn.test_pytorch_modules import MODULES as SAMPLED
 from tinynet import nn
 from tinynet.errors import ArgumentError
@@ -153,7 +153,8 @@ def test_every_option_of_every_module_is_kept_or_refused(name: str) -> None:
     (T.ZeroPad2d((1, 2, 0, 1)), (1, 2, 3, 4)), (T.ConstantPad1d((2, 1), 3.5), (1, 2, 4)), (T.ReflectionPad2d(2), (1, 2, 3, 4)),
     (T.ReplicationPad3d(1), (1, 2, 3, 4, 2)), (T.CircularPad2d((1, 0, 2, 1)), (1, 2, 3, 4)), (T.Dropout(0.3), (2, 3)),
     (T.Flatten(2, 3), (2, 3, 4, 5)), (T.Flatten(0), (2, 3)), (T.Identity(), (2, 3)), (T.Upsample(scale_factor=2), (1, 2, 3, 4)),
-    (T.Upsample((5, 7), mode="bilinear", align_corners=True), (1, 2, 3, 4)), (T.UpsamplingBilinear2d(scale_factor=3), (1, 2, 3, 4)),
+    (T.Upsample((5, 7), mode="bilinear", align_corners=True), (1, 2, 3, 4)),
+    (T.UpsamplingBilinear2d(scale_factor=3), (1, 2, 3, 4)),
     (T.UpsamplingNearest2d(5), (1, 2, 3, 4)), (T.AdaptiveAvgPool2d((None, 2)), (1, 2, 3, 4)), (T.LeakyReLU(0.3, True), (2, 3)),
     (T.Upsample(scale_factor=1.7, mode="nearest-exact", recompute_scale_factor=True), (1, 2, 3, 4)), (T.Softmax(-1), (2, 3)),
     (T.BatchNorm2d(2, momentum=None, affine=False, track_running_stats=False), (3, 2, 3, 4)), (T.LogSoftmax(1), (2, 3, 2)),
@@ -234,7 +235,7 @@ def test_a_graph_that_is_not_series_parallel_is_refused_by_the_node() -> None:
             a, b = self.a(x), self.b(x)
             return self.c(a) + self.d(torch.cat([a, b], 1))
 
-    with pytest.raises(ArgumentError, match="^from_torch: Bridge: add: not series-parallel: branches share a,"):
+    with pytest.raises(ArgumentError, match=r"^from_torch: Bridge: add: not series-parallel: branches share a,"):
         from_torch(Bridge())
 
 
@@ -252,7 +253,8 @@ def test_changes_in_place_are_followed_or_refused() -> None:
     x = values(0, (1, 2, 5, 4))
     from_torch(Calls(later).double(), check=x)
     from_torch(Calls(lambda x: torch.cat([F.relu_(x), x], 1)).double(), check=x)
-    with pytest.raises(ArgumentError, match=r"relu: torch.nn.functional.relu in place, while flatten, a view of it, is used later"):
+    with pytest.raises(ArgumentError,
+                       match=r"relu: torch.nn.functional.relu in place, while flatten, a view of it, is used later"):
         from_torch(Calls(view))
 
 
@@ -348,4 +350,5 @@ def test_dropout_follows_training_as_in_pytorch() -> None:
 def test_functions_of_every_kind_are_seen() -> None:
     kinds = {type(layer).__name__ for _, layer in from_torch(Functions()).layers()}
     assert kinds >= {"Pad", "LeakyReLU", "AvgPool2d", "Sigmoid", "Tanh", "ReLU", "Upsample", "ConvTranspose2d", "MaxPool2d",
-                     "LocalResponseNorm", "Identity", "Softmax", "AdaptiveAvgPool2d", "Flatten", "Concat", "Residual"}  # fmt: skip
+                     "LocalResponseNorm", "Identity", "Softmax", "AdaptiveAvgPool2d", "Flatten", "Concat",
+                     "Residual"}  # fmt: skip

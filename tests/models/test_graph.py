@@ -202,5 +202,6 @@ def test_a_container_named_twice_and_a_layer_named_as_a_container() -> None:
 
 def test_names() -> None:
     names = Names(["relu", "m.conv"])
-    assert [names("relu"), names("relu", own=True), names("relu", own=True), names("relu")] == ["relu_1", "relu", "relu_2", "relu_3"]
+    assert [names("relu"), names("relu", own=True), names("relu", own=True), names("relu")] == ["relu_1", "relu", "relu_2",
+                                                                                                "relu_3"]
     assert names("_m._conv") == "m.conv_1" and clean("__a.._b.c") == "a.b.c"

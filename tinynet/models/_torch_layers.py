@@ -6,6 +6,7 @@ An option that tinynet does not have is refused, never dropped.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -63,6 +64,10 @@ def _adaptive(m: Any) -> Layer:
     return nn.AdaptiveAvgPool2d(m.output_size)
 
 
+def _pad(mode: str, m: Any) -> Layer:
+    return nn.Pad(m.padding, mode, getattr(m, "value", None))
+
+
 def _axes(m: Any) -> int:
     return int(next(cls.__name__ for cls in type(m).__mro__ if cls in MODULES)[-2])
 
@@ -92,9 +97,9 @@ for _n in (1, 2, 3):
     MODULES[getattr(T, f"MaxPool{_n}d")] = _max_pool
     _options = ["kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"] + ["divisor_override"] * (_n > 1)
     MODULES[getattr(T, f"AvgPool{_n}d")] = _same(f"AvgPool{_n}d", *_options)
-    MODULES[getattr(T, f"ConstantPad{_n}d")] = lambda m: nn.Pad(m.padding, "constant", m.value)
-    for _kind, _mode in [("Reflection", "reflect"), ("Replication", "replicate"), ("Circular", "circular")]:
-        MODULES[getattr(T, f"{_kind}Pad{_n}d")] = lambda m, mode=_mode: nn.Pad(m.padding, mode)
+    for _mode in ("constant", "reflect", "replicate", "circular"):
+        _kind = {"reflect": "Reflection", "replicate": "Replication"}.get(_mode, _mode.title())
+        MODULES[getattr(T, f"{_kind}Pad{_n}d")] = partial(_pad, _mode)
 
 
 def converter(module: Any) -> Callable[[Any], Layer] | None:

@@ -168,6 +168,7 @@ class _Reading:
 
     def is_size(self, node: fx.Node) -> bool:
         """Whether the node asks for a shape, or one number of it."""
+        source: Any
         source, *rest = node.args if node.args else (None,)
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
         if source in self.value and name == "size" and node.op == "call_method":
@@ -232,7 +233,8 @@ class _Reading:
                 if value == before:
                     self.value[other] = result                  # the same tensor by another name
                 elif self.storage[other] is self.storage[source] and any(self.place[n] > self.place[node] for n in other.users):
-                    self.problems.append(f"{path}: {self.words(node)} in place, while {other.name}, a view of it, is used later")
+                    what = self.words(node)
+                    self.problems.append(f"{path}: {what} in place, while {other.name}, a view of it, is used later")
         self.value[node] = result
 
     def called(self, node: fx.Node) -> str:
@@ -251,7 +253,8 @@ class _Reading:
         if node.op == "call_method":
             return f"Tensor.{name}"
         module = getattr(node.target, "__module__", "") or "torch"
-        return f"{module.replace('torch._C._nn', 'torch.nn.functional').replace('_operator', 'operator')}.{name.rpartition('.')[2]}"
+        module = {"torch._C._nn": "torch.nn.functional", "_operator": "operator"}.get(module, module)
+        return f"{module}.{name.rpartition('.')[2]}"
 
     def only(self, node: fx.Node, tensors: list[fx.Node], *rest: Any) -> None:
         """The node must take one tensor, its first argument, and constants."""

@@ -15,11 +15,14 @@ from ..data.preprocessing import Preprocessing
 from ..errors import FileError, TinynetError
 from ..nn import AdaptiveAvgPool2d, Concat, Flatten, Layer, Linear, Residual
 from ._onnx_layers import OPERATORS, Dim, Op, Refused, add_bias
+from ._onnx_writing import import_onnx
 from .graph import Graph, Names, Node, to_containers
-from .to_onnx import KEY, import_onnx
+from .to_onnx import KEY
 
 _OLDEST = 7
-_DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ZeroDivisionError, MemoryError, RecursionError)
+_DAMAGE = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ZeroDivisionError, MemoryError, StopIteration,
+)
 """What reading numbers and names of a damaged file may raise."""
 
 
@@ -40,9 +43,9 @@ def from_onnx(path: str | os.PathLike[str]) -> Layer:
     The file has one input (N, …) and one output, and is made of these operators: Conv, ConvTranspose, Gemm, MatMul (with an Add
     behind it), BatchNormalization, LRN, Relu, LeakyRelu, Clip (to 0 … 6), Sigmoid, Tanh, Softmax, LogSoftmax, MaxPool,
     AveragePool, GlobalAveragePool, ReduceMean (over height and width), Concat (of channels), Add, Sum, Dropout, Identity, Flatten,
-    Reshape and Squeeze (to (N, …)), Pad, Resize and Upsample; opset 7 or newer; float32 or float64. Weights may lie beside the file,
-    in its folder. Needs the package onnx. Raises FileError that lists at once all that is not supported, or says
-    what is damaged.
+    Reshape and Squeeze (to (N, …)), Pad, Resize and Upsample; opset 7 or newer; float32 or float64. Weights may lie in another
+    file of the same folder. Needs the package onnx. Raises FileError that lists at once all that is not supported, or says what
+    is damaged.
     """
     return read_onnx(path).model
 
@@ -60,6 +63,8 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxModel:
         classes, preprocessing = _metadata(proto)
     except TinynetError as error:
         raise FileError(f"{path}: {error}") from None
+    except RecursionError:
+        raise FileError(f"{path}: more joins within one another than can be followed") from None
     except _DAMAGE as error:
         words = " ".join(str(error).split()) or type(error).__name__
         raise FileError(f"{path}: damaged, or not as ONNX has it ({words[:200]})") from None
@@ -94,9 +99,11 @@ def _together(problems: list[tuple[str, str]]) -> str:
     places: dict[str, list[str]] = {}
     for what, where in problems:
         places.setdefault(what, []).append(where)
-    return "; ".join(
-        f"{what} ({', '.join(where[:3])}{f' and {len(where) - 3} more' if len(where) > 3 else ''})" for what, where in places.items()
-    )
+    lines = []
+    for what, all_places in places.items():
+        more = f" and {len(all_places) - 3} more" if len(all_places) > 3 else ""
+        lines.append(f"{what} ({', '.join(all_places[:3])}{more})")
+    return "; ".join(lines)
 
 
 class _Reading:
@@ -154,7 +161,7 @@ class _Reading:
         return self.onnx.numpy_helper.to_array(tensor)
 
     def read(self, node: Any) -> None:
-        kind, inputs = node.op_type, list(node.input)
+        kind = node.op_type
         for name in node.output:
             if name and (name in self.axes or name in self.constants or name in self.shapes_of):
                 raise FileError(f"damaged: {name} is made twice")
@@ -190,7 +197,7 @@ class _Reading:
             self.constants[out].reshape(-1)[:] = [Dim(int(i)) for i in taken.reshape(-1)]
         elif inputs and all(name in self.constants for name in inputs):
             x, *rest = [self.constants[name] for name in inputs]
-            axes = rest[0] if rest else attributes.get("axes")
+            axes: Any = rest[0] if rest else attributes.get("axes")
             if kind == "Identity":
                 y = x
             elif kind == "Transpose":
@@ -277,8 +284,7 @@ class _Reading:
         if value not in self.known:
             size = self.input_size
             if not size or None in size or prod(s or 0 for s in size) > 1 << 28:
-                raise Refused("whose input's sizes the file does not say")
-            by_name = {node.name: node for node in self.nodes}
+                raise Refused("of unknown size, since the file leaves that of the input open")
             dtype = next((x.dtype for x in self.constants.values() if x.dtype in (np.float32, np.float64)), np.float32)
             self.known.setdefault(self.input, np.zeros((1, *size), dtype))     # type: ignore[arg-type]
             for node in self.nodes:                             # in their order: everything before this value
@@ -290,7 +296,7 @@ class _Reading:
                         self.known[node.name] = np.concatenate(inputs, 1) if node.op is Concat else inputs[0]
                 if node.name == value:
                     break
-            if value not in self.known or value not in by_name and value != self.input:
+            if value not in self.known:
                 raise Refused("behind something that is not supported")
         return tuple(self.known[value].shape)
 

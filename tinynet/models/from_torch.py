@@ -14,17 +14,17 @@ from .graph import to_containers
 def from_torch(module: Any, check: Any = None) -> Layer:
     """The torch.nn.Module as a tinynet model, with copies of its weights and the names of its modules.
 
-    module: made of layers that tinynet has, by nn.Sequential or by a forward of its own, which torch.fx must be able to follow: it
-    takes one tensor and returns one, torch.cat along the channels and additions are its only joins, and its graph is
+    module: made of layers that tinynet has, by nn.Sequential or by a forward of its own, which torch.fx must be able to follow:
+    it takes one tensor and returns one, torch.cat along the channels and additions are its only joins, and its graph is
     series-parallel. Layers stand at the paths of their modules (without leading underscores), so parameters have the
     names that they have in module.state_dict(). Calls such as F.relu get layers under the function's name. A module that
     is called again is the same layer under another name: relu, relu_1. A batch axis is expected.
 
-    check: a batch (an array or a tensor), on which both must give the same in eval mode, to 1e-9 in float64 and 1e-4 in float32,
-    as shares of the largest number.
+    check: a batch (an array or a tensor), on which both must give the same in eval mode, to 1e-9 in float64 and 1e-4 in
+    float32, as shares of the largest number.
 
-    float32 and float64 are kept. Options that tinynet does not have are refused. Raises ArgumentError that lists at once all that is
-    not supported, by path and name, or names the node at which the graph is not series-parallel.
+    float32 and float64 are kept. Options that tinynet does not have are refused. Raises ArgumentError that lists at once all
+    that is not supported, by path and name, or names the node at which the graph is not series-parallel.
     """
     try:
         import torch
