@@ -102,6 +102,8 @@ OPERATORS: dict[str, tuple[list[Any], dict[str, Any], tuple[Any, ...], int, str]
     "sum": ([RELU, ("Sum", ["x", "r", "x"], "y", {})], {}, N, 8, "ReLU"),
     "relu, leaky": ([("LeakyRelu", ["x"], "y", {})], {}, N, 7, "LeakyReLU"),
     "clip from 0": ([("Clip", ["x"], "y", {"min": 0.0})], {}, N, 7, "ReLU"),
+    "clip to 0 … 6": ([("Clip", ["x", "a", "b"], "y", {})], {"a": np.float32(0), "b": np.float32(6)}, N, 13, "ReLU6"),
+    "clip of old": ([("Clip", ["x"], "y", {"min": 0.0, "max": 6.0})], {}, N, 7, "ReLU6"),
     "sigmoid": ([("Sigmoid", ["x"], "t", {}), ("Tanh", ["t"], "y", {})], {}, N, 7, "Sigmoid Tanh"),
     "softmax": ([("Softmax", ["x"], "y", {"axis": 1})], {}, N, 13, "Softmax"),
     "softmax along the last": ([("LogSoftmax", ["x"], "y", {})], {}, N, 13, "LogSoftmax"),
@@ -134,11 +136,6 @@ OPERATORS: dict[str, tuple[list[Any], dict[str, Any], tuple[Any, ...], int, str]
                           N, 13, "Conv2d"),
     "a branch that leads nowhere": ([("Sigmoid", ["x"], "dead", {}), ("Relu", ["x"], "y", {})], {}, N, 13, "ReLU"),
 }  # fmt: skip
-if hasattr(nn, "ReLU6"):
-    OPERATORS["clip to 0 … 6"] = ([("Clip", ["x", "a", "b"], "y", {})], {"a": np.float32(0), "b": np.float32(6)}, N, 13, "ReLU6")
-    OPERATORS["clip of old"] = ([("Clip", ["x"], "y", {"min": 0.0, "max": 6.0})], {}, N, 7, "ReLU6")
-
-
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators(name: str, tmp_path: Path) -> None:
     nodes, constants, shape, opset, kinds = OPERATORS[name]

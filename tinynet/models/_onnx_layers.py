@@ -262,7 +262,7 @@ def clip(op: Op) -> Layer:
     low, high = op.constant(1, "min", -inf), op.constant(2, "max", inf)
     if low == 0 and high > 1e38:
         return nn.ReLU()
-    if (low, high) != (0, 6) or not hasattr(nn, "ReLU6"):
+    if (low, high) != (0, 6):
         raise Refused(f"to {low} … {high}")
     return nn.ReLU6()
 

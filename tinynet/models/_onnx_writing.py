@@ -109,6 +109,12 @@ write.register(nn.Identity)(_plain("Identity"))
 
 
 @write.register
+def _(layer: nn.ReLU6, out: Writer, x: str, path: str, *sizes: Any) -> str:
+    low, high = (out.constant(join(path, name), value) for name, value in (("min", 0.0), ("max", 6.0)))
+    return out.op("Clip", [x, low, high], path)
+
+
+@write.register
 def _(layer: nn.Dropout, out: Writer, x: str, path: str, *sizes: Any) -> str:
     return out.op("Dropout", [x, out.constant(join(path, "ratio"), float(layer.p))], path)
 
@@ -285,11 +291,3 @@ def _(layer: nn.Upsample, out: Writer, x: str, path: str, size: Any, new: Any) -
         return _along(out, x, path, matrices)
     scales = [1.0, 1.0, *(m / old for old, m in zip(size[2:], new[2:], strict=True))]
     return out.op("Resize", [x, "", out.constant(join(path, "scales"), scales)], path, **attributes)
-
-
-if hasattr(nn, "ReLU6"):
-
-    @write.register(nn.ReLU6)
-    def _(layer: Layer, out: Writer, x: str, path: str, *sizes: Any) -> str:
-        low, high = (out.constant(join(path, name), value) for name, value in (("min", 0.0), ("max", 6.0)))
-        return out.op("Clip", [x, low, high], path)

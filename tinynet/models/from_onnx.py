@@ -40,12 +40,12 @@ class OnnxModel(NamedTuple):
 def from_onnx(path: str | os.PathLike[str]) -> Layer:
     """The network of an ONNX file as a tinynet model, its layers named as its weights are, or as its nodes.
 
-    The file has one input (N, …) and one output, and is made of these operators: Conv, ConvTranspose, Gemm, MatMul (with an Add
-    behind it), BatchNormalization, LRN, Relu, LeakyRelu, Clip (to 0 … 6), Sigmoid, Tanh, Softmax, LogSoftmax, MaxPool,
-    AveragePool, GlobalAveragePool, ReduceMean (over height and width), Concat (of channels), Add, Sum, Dropout, Identity, Flatten,
-    Reshape and Squeeze (to (N, …)), Pad, Resize and Upsample; opset 7 or newer; float32 or float64. Weights may lie in another
-    file of the same folder. Needs the package onnx. Raises FileError that lists at once all that is not supported, or says what
-    is damaged.
+    The file has one input (N, …) and one output, and is made of these operators: Conv, ConvTranspose, Gemm, MatMul (with an
+    Add behind it), BatchNormalization, LRN, Relu, LeakyRelu, Clip (to 0 … 6), Sigmoid, Tanh, Softmax, LogSoftmax, MaxPool,
+    AveragePool, GlobalAveragePool, ReduceMean (over height and width), Concat (of channels), Add, Sum, Dropout, Identity,
+    Flatten, Reshape and Squeeze (to (N, …)), Pad, Resize and Upsample; opset 7 or newer; float32 or float64. Weights may lie
+    in another file of the same folder. Needs the package onnx. Raises FileError that lists at once all that is not
+    supported, or says what is damaged.
     """
     return read_onnx(path).model
 
