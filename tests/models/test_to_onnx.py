@@ -55,7 +55,8 @@ CASES: list[tuple[nn.Layer, tuple[int, ...]]] = [
     (nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, dilation=2), (4, 4, 5)), (nn.ConvTranspose1d(4, 6, 3, 2, bias=False), (4, 5)),
     (nn.ConvTranspose3d(2, 2, 2, 2), (2, 2, 3, 2)),
     (nn.Softmax(1), (3, 4, 4)), (nn.LogSoftmax(-1), (3, 4)), (nn.LeakyReLU(0.3), (3, 4)), (nn.Sigmoid(), (3,)), (nn.Tanh(), (3,)),
-    (nn.ReLU(), (3,)), (nn.ReLU6(), (40,)), (nn.GroupLogSumExp([[0, 2], [1], [3, 4]]), (5,)), (nn.Dropout(0.4), (5,)), (nn.Identity(), (5,)),
+    (nn.ReLU(), (3,)), (nn.ReLU6(), (40,)), (nn.GroupLogSumExp([[0, 2], [1], [3, 4]]), (5,)), (nn.Dropout(0.4), (5,)),
+    (nn.Identity(), (5,)),
     (nn.Sequential(), (5,)), (nn.Residual(a=nn.Sequential(), b=nn.ReLU(), c=nn.Tanh()), (5,)), (nn.Residual(nn.ReLU()), (5,)),
     (nn.Concat(input=nn.ReLU(), output=nn.Tanh()), (5, 2)), (fire(), (2, 9, 8)),
 ]  # fmt: skip
