@@ -17,11 +17,12 @@ import tinynet
 from tests.checking import close, values
 from tests.interpret.nets import DeconvReLU, walk_in_torch
 from tests.models.torch_nets import NETS, VGG, Functions, GoogLeNet, LeNet, ResNet, Shared, drawn
+from tests.models.twins import TWINS
 from tests.nn.test_pytorch_modules import MODULES as SAMPLED
 from tinynet import nn
 from tinynet.errors import ArgumentError
 from tinynet.interpret import deconvnet
-from tinynet.models import from_torch
+from tinynet.models import create, from_torch
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -66,8 +67,10 @@ def test_names_of_parameters_are_those_of_the_state_dict(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["resnet", "resnet of bottlenecks", "pre-activation", "pre-activation in place", "shared",
-                                  "functions"])  # fmt: skip
+TRAINED = ["resnet", "resnet of bottlenecks", "pre-activation", "pre-activation in place", "option a", "shared", "functions"]
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_training_is_autograds(name: str) -> None:
     """Batch statistics, running ones, and the gradients of layers that are used twice (these nets have no dropout)."""
     make, shape = NETS[name]
@@ -88,6 +91,19 @@ def test_training_is_autograds(name: str) -> None:
         close(gradients[key], want, "float64", key)
     for key, buffer in module.named_buffers():
         close(model.named_buffers()[key], buffer.numpy(), str(buffer.numpy().dtype), key)
+
+
+@pytest.mark.parametrize("name", [name for name in TWINS if not name.startswith(("vgg1", "alex", "zf")) or name == "vgg11_bn"])
+def test_the_zoo_comes_out_as_it_is_here(name: str) -> None:
+    """The architectures, written in PyTorch, become those of the registry: every layer at its path, with its options."""
+    found = []
+    for model in (from_torch(TWINS[name]()), create(name, rng=nn.init.no_draws)):
+        inside = [(path, layer) for path, layer in model.layers() if not isinstance(layer, nn.Container)]
+        found.append((
+            sorted((path, type(layer).__name__, repr(layer) if layer.parameter_names else "") for path, layer in inside),
+            {path: x.shape for path, x in model.state_dict().items()},
+        ))
+    assert found[0] == found[1]
 
 
 def _rectified(module: T.Module) -> T.Module:
@@ -192,7 +208,10 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda x: (x, x), r"an output that is not one tensor \(tuple\)"),
     (lambda x: x if x.sum() > 0 else -x, r"forward cannot be followed"),
     (lambda x: F.hardtanh(x, -2, 2), r"clipping to -2 … 2"),
-    (lambda x: x[:, :2], r"getitem: operator.getitem"),
+    (lambda x: x[:, :2], r"subsample: operator.getitem other than x\[:, :, ::2, ::2\]"),
+    (lambda x: x[:, :, 1::2], r"subsample: operator.getitem other than"),
+    (lambda x: F.avg_pool2d(x, x.size()[3]), r"avg_pool2d: .*an argument that depends on the input"),
+    (lambda x: F.avg_pool2d(x, F.relu(x).shape[2:]), r"avg_pool2d: .*an argument that depends on the input"),
 ]
 
 

@@ -338,6 +338,26 @@ class Shared(nn.Module):
         return self.again(self.tied(self.block(self.twice(self.block(x)))))
 
 
+class OptionA(nn.Module):
+    """CIFAR ResNets: a shortcut of every other cell and channels of zeros; the last pooling as wide as the maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(4, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.first, self.bn1, self.linear = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(8), nn.Linear(8, 3)
+        self.shortcut: Any = lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2), "constant", 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.conv2(out)
+        out += self.shortcut(x)
+        out = F.relu(out)
+        out = F.avg_pool2d(out, out.size()[2:])
+        out = out.view(out.size(0), -1)
+        return self.linear(out)
+
+
 # name → (what makes it, shape of an input)
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "alexnet": (AlexNet, (2, 3, 63, 60)),
@@ -351,6 +371,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "googlenet": (GoogLeNet, (2, 3, 12, 13)),
     "mobilenet": (MobileNetV2, (2, 3, 16, 17)),
     "densenet": (DenseNet, (2, 3, 17, 16)),
+    "option a": (OptionA, (2, 3, 9, 8)),
     "lenet": (LeNet, (2, 3, 32, 32)),
     "functions": (Functions, (2, 3, 11, 12)),
     "shared": (Shared, (2, 3, 7, 6)),

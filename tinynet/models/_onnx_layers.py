@@ -311,6 +311,20 @@ def squeeze(op: Op) -> Layer:
     return nn.Flatten()
 
 
+def every_other(op: Op) -> Layer:
+    """x[:, :, ::2, ::2] is a pooling of windows of one cell."""
+    starts, ends, axes, steps = (op.constant(i, name) for i, name in enumerate(("starts", "ends", "axes", "steps"), 1))
+    step = [1, 1]
+    if op.axes != 4 or any(v is None for v in (starts, ends, axes)):
+        raise Refused("other than x[:, :, ::2, ::2]")
+    for i, which in enumerate(axes):
+        by = 1 if steps is None else int(steps[i])
+        if int(which) % 4 not in (2, 3) or starts[i] != 0 or ends[i] < 1 << 30 or by < 1:
+            raise Refused("other than x[:, :, ::2, ::2]")
+        step[int(which) % 4 - 2] = by
+    return nn.AvgPool2d(1, step)
+
+
 def pad(op: Op) -> Layer:
     mode = op.get("mode", "constant")
     names = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
@@ -355,7 +369,7 @@ OPERATORS: dict[str, Callable[[Op], Any]] = {
     "Conv": conv, "ConvTranspose": conv, "Gemm": gemm, "MatMul": matmul, "BatchNormalization": batch_norm, "MaxPool": max_pool,
     "AveragePool": average_pool, "GlobalAveragePool": global_average_pool, "ReduceMean": reduce_mean, "LRN": lrn,
     "Softmax": softmax, "LogSoftmax": softmax, "Clip": clip, "Dropout": dropout, "Flatten": flatten, "Reshape": reshape,
-    "Squeeze": squeeze, "Pad": pad, "Resize": resize, "Upsample": resize,
+    "Squeeze": squeeze, "Slice": every_other, "Pad": pad, "Resize": resize, "Upsample": resize,
     "Relu": lambda op: nn.ReLU(), "Sigmoid": lambda op: nn.Sigmoid(), "Tanh": lambda op: nn.Tanh(),
     "LeakyRelu": lambda op: nn.LeakyReLU(float(op.get("alpha", 0.01))), "Identity": lambda op: nn.Identity(),
 }

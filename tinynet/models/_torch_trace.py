@@ -16,11 +16,13 @@ import torch
 from torch import fx
 
 from ..errors import ArgumentError, TinynetError
-from ..nn import Concat, Flatten, Layer, Residual
+from ..nn import AdaptiveAvgPool2d, AvgPool2d, Concat, Flatten, Layer, Residual
 from ._torch_layers import ALIASES, FOLLOWS, FUNCTIONS, Refused, converter
 from .graph import Graph, Names, Node
 
 _CAT, _ADD = ("cat", "concat", "concatenate"), ("add", "add_", "iadd")
+_PLAIN = {"add_": "add", "iadd": "add", "getitem": "subsample"}
+"""What a call is named after, where that is not the function."""
 _WHERE = ("torch", "torch.nn.functional", "torch._C._nn", "_operator", "builtins")
 
 
@@ -143,7 +145,7 @@ class _Reading:
         self.input = self.output = ""
         self.value: dict[fx.Node, str] = {}                     # what a tensor of fx is now, after changes in place
         self.storage: dict[fx.Node, fx.Node] = {}               # the tensor that it is a view of, or itself
-        self.sizes: dict[fx.Node, Any] = {}                     # a shape: None; one number of it: its axis
+        self.sizes: dict[fx.Node, Any] = {}                     # a shape: None; one number of it, or some: which
         self.layers: dict[int, Layer] = {}                      # by module
         self.owners: dict[int, tuple[Any, Layer, str]] = {}     # by parameter: all parameters and options of its layer
         self.place = {node: i for i, node in enumerate(traced.nodes)}
@@ -175,7 +177,7 @@ class _Reading:
             self.sizes[node] = rest[0] if rest else node.kwargs.get("dim")
         elif source in self.value and name == "getattr" and rest == ["shape"]:
             self.sizes[node] = None
-        elif source in self.sizes and name == "getitem" and self.sizes[source] is None and isinstance(rest[0], int):
+        elif source in self.sizes and name == "getitem" and self.sizes[source] is None and isinstance(rest[0], (int, slice)):
             self.sizes[node] = rest[0]
         else:
             return False
@@ -184,7 +186,7 @@ class _Reading:
     def tensor(self, node: fx.Node) -> None:
         """A node that makes a tensor of tensors."""
         name = self.called(node)
-        plain = "add" if name in _ADD else name.rpartition(".")[2].strip("_")
+        plain = _PLAIN.get(name, name.rpartition(".")[2].strip("_"))
         path = node.meta["path"] if node.op == "call_module" else self.names(f"{node.meta['scope']}.{plain}")
         tensors = [n for n in node.all_input_nodes if n in self.value]
         steps: list[tuple[str, Any]] = []
@@ -199,6 +201,10 @@ class _Reading:
                 steps = [("", self.join(node, name, tensors))]
             elif name in ("view", "reshape"):
                 steps = [("", self.reshape(node))]
+            elif name == "getitem":
+                steps = [("", self.every_other(node))]
+            elif name == "avg_pool2d" and self.is_whole(node):
+                steps = [("", AdaptiveAvgPool2d(1))]
             elif name in FUNCTIONS:
                 self.only(node, tensors, node.args[1:], node.kwargs)
                 try:
@@ -295,6 +301,34 @@ class _Reading:
             if batch == -1 and isinstance(features, int) and self.feeds(node, features):
                 return Flatten()
         raise Refused(f"to {given}; expected (x.size(0), -1), or write flatten(1)")
+
+    def every_other(self, node: fx.Node) -> Layer:
+        """x[:, :, ::2, ::2] is a pooling of windows of one cell."""
+        index: Any = node.args[1]
+        whole = slice(None, None, None)
+        slices = isinstance(index, tuple) and len(index) == 4 and all(isinstance(i, slice) for i in index)
+        if not slices or index[:2] != (whole, whole) or any(i.start not in (None, 0) or i.stop is not None for i in index[2:]):
+            raise Refused("other than x[:, :, ::2, ::2]")
+        return AvgPool2d(1, [1 if i.step is None else i.step for i in index[2:]])
+
+    def is_whole(self, node: fx.Node) -> bool:
+        """Whether the windows of a pooling are all the maps: avg_pool2d(x, x.shape[2:])."""
+        kernel: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("kernel_size")
+        plain = len(node.args) <= 2 and set(node.kwargs) <= {"input", "kernel_size"}
+        if isinstance(kernel, (tuple, list)) and all(isinstance(n, fx.Node) and n in self.sizes for n in kernel):
+            sizes = list(kernel)
+            which = [self.sizes[n] for n in kernel] in ([2, 3], [-2, -1])
+        elif isinstance(kernel, fx.Node) and kernel in self.sizes:
+            sizes = [kernel]
+            which = self.sizes[kernel] in (slice(2, None, None), slice(-2, None, None))
+        else:
+            return False
+        return plain and which and all(self.measured(n) is node.args[0] for n in sizes)
+
+    def measured(self, node: fx.Node) -> fx.Node:
+        """The tensor whose size this is."""
+        source: Any = node.args[0]
+        return self.measured(source) if source in self.sizes else source
 
     def feeds(self, node: fx.Node, features: int) -> bool:
         """Whether the tensor goes, but for elementwise layers, to Linear layers of that many inputs and nowhere else."""

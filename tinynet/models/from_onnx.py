@@ -13,13 +13,17 @@ import numpy as np
 
 from ..data.preprocessing import Preprocessing
 from ..errors import FileError, TinynetError
-from ..nn import AdaptiveAvgPool2d, Concat, Flatten, Layer, Linear, Residual
+from ..nn import AdaptiveAvgPool2d, Concat, Flatten, Layer, Linear, Pad, Residual, Upsample
+from ..nn.conv import _Conv
+from ._onnx_constants import FOLDED
 from ._onnx_layers import OPERATORS, Dim, Op, Refused, add_bias
 from ._onnx_writing import import_onnx
 from .graph import Graph, Names, Node, to_containers
 from .to_onnx import KEY
 
 _OLDEST = 7
+_LARGEST = 1 << 26
+"""Numbers of a tensor that is worked out to know its size."""
 _DAMAGE = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ZeroDivisionError, MemoryError, StopIteration,
 )
@@ -43,9 +47,9 @@ def from_onnx(path: str | os.PathLike[str]) -> Layer:
     The file has one input (N, …) and one output, and is made of these operators: Conv, ConvTranspose, Gemm, MatMul (with an
     Add behind it), BatchNormalization, LRN, Relu, LeakyRelu, Clip (to 0 … 6), Sigmoid, Tanh, Softmax, LogSoftmax, MaxPool,
     AveragePool, GlobalAveragePool, ReduceMean (over height and width), Concat (of channels), Add, Sum, Dropout, Identity,
-    Flatten, Reshape and Squeeze (to (N, …)), Pad, Resize and Upsample; opset 7 or newer; float32 or float64. Weights may lie
-    in another file of the same folder. Needs the package onnx. Raises FileError that lists at once all that is not
-    supported, or says what is damaged.
+    Flatten, Reshape and Squeeze (to (N, …)), Slice (as [:, :, ::2, ::2]), Pad, Resize and Upsample; opset 7 or newer; float32
+    or float64. Weights may lie in another file of the same folder. Needs the package onnx. Raises FileError that lists at
+    once all that is not supported, or says what is damaged.
     """
     return read_onnx(path).model
 
@@ -196,23 +200,10 @@ class _Reading:
             self.constants[out] = np.empty(taken.shape, object)
             self.constants[out].reshape(-1)[:] = [Dim(int(i)) for i in taken.reshape(-1)]
         elif inputs and all(name in self.constants for name in inputs):
-            x, *rest = [self.constants[name] for name in inputs]
-            axes: Any = rest[0] if rest else attributes.get("axes")
-            if kind == "Identity":
-                y = x
-            elif kind == "Transpose":
-                y = x.transpose(attributes.get("perm"))
-            elif kind == "Unsqueeze":
-                y = np.expand_dims(x, tuple(int(a) for a in axes))
-            elif kind == "Squeeze":
-                y = np.squeeze(x, None if axes is None else tuple(int(a) for a in axes))
-            elif kind == "Concat":
-                y = np.concatenate([x, *rest], attributes["axis"])
-            elif kind == "Gather":
-                y = x.take(rest[0].astype(int), attributes.get("axis", 0))
-            else:
+            if kind not in FOLDED:
                 raise Refused("of constants")
-            self.constants[out] = y
+            values = {name: self.array(value) if hasattr(value, "data_type") else value for name, value in attributes.items()}
+            self.constants[out] = np.asarray(FOLDED[kind](values, *(self.constants[name] for name in inputs)))
         else:
             return False
         return True
@@ -283,13 +274,15 @@ class _Reading:
         """Sizes of a tensor for the input's declared sizes. Raises Refused if the file leaves them open."""
         if value not in self.known:
             size = self.input_size
-            if not size or None in size or prod(s or 0 for s in size) > 1 << 28:
+            if not size or None in size or prod(s or 0 for s in size) > _LARGEST:
                 raise Refused("of unknown size, since the file leaves that of the input open")
             dtype = next((x.dtype for x in self.constants.values() if x.dtype in (np.float32, np.float64)), np.float32)
             self.known.setdefault(self.input, np.zeros((1, *size), dtype))     # type: ignore[arg-type]
             for node in self.nodes:                             # in their order: everything before this value
                 if node.name not in self.known and all(name in self.known for name in node.inputs):
                     inputs = [self.known[name] for name in node.inputs]
+                    if sum(_most(node.op, x.shape) for x in inputs) > _LARGEST:
+                        raise Refused("of too large an input")
                     if isinstance(node.op, Layer):
                         self.known[node.name] = node.op(inputs[0])
                     else:
@@ -299,6 +292,19 @@ class _Reading:
             if value not in self.known:
                 raise Refused("behind something that is not supported")
         return tuple(self.known[value].shape)
+
+
+def _most(op: Any, shape: tuple[int, ...]) -> float:
+    """At most how many numbers a layer makes of an input of that shape."""
+    if isinstance(op, Pad):
+        grown = [n + sum(max(end, 0) for end in op.pad[2 * i : 2 * i + 2]) for i, n in enumerate(reversed(shape))]
+        return prod(grown)
+    if isinstance(op, Upsample):
+        return prod(shape) * prod(op.scale_factor)              # type: ignore[arg-type]
+    if isinstance(op, _Conv):
+        spans = zip(shape[2:], op.stride, op.kernel_size, op.dilation, op.padding, strict=True)
+        return shape[0] * op.out_channels * prod(n * s + k * d + 2 * p for n, s, k, d, p in spans)
+    return prod(shape)
 
 
 def _axes(layer: Layer, before: int | None) -> int | None:
