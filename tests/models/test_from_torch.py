@@ -351,6 +351,16 @@ def test_check_compares() -> None:
         from_torch(Odd(), check=-np.ones((1, 2)))
 
 
+def test_views_of_sizes() -> None:
+    x = values(0, (2, 2, 5, 4))
+    for view in (
+        lambda x: x.view(x.size(0), x.size(1) * x.size(2) * x.size(3)), lambda x: x.reshape(x.shape[0], 24),
+        lambda x: x.view((x.size()[0], -1)), lambda x: F.avg_pool2d(x, (x.size(2), x.size(3))).view(x.size(0), x.size(1)),
+        lambda x: F.avg_pool2d(x, kernel_size=x.shape[-2:]).flatten(1),
+    ):  # fmt: skip
+        from_torch(Calls(view).double(), check=x)
+
+
 def test_dropout_follows_training_as_in_pytorch() -> None:
     model = tinynet.from_torch(Calls(lambda x: x, T.Conv2d(2, 4, 3)))
     assert model.layer("conv")

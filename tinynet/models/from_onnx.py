@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,17 +12,16 @@ import numpy as np
 
 from ..data.preprocessing import Preprocessing
 from ..errors import FileError, TinynetError
-from ..nn import AdaptiveAvgPool2d, Concat, Flatten, Layer, Linear, Pad, Residual, Upsample
-from ..nn.conv import _Conv
+from ..nn import Concat, Layer, Linear, Residual
 from ._onnx_constants import FOLDED
-from ._onnx_layers import OPERATORS, Dim, Op, Refused, add_bias
+from ._onnx_layers import OPERATORS, add_bias
+from ._onnx_op import Dim, Op, Refused
+from ._onnx_sizes import Sizes, axes_after
 from ._onnx_writing import import_onnx
 from .graph import Graph, Names, Node, to_containers
 from .to_onnx import KEY
 
 _OLDEST = 7
-_LARGEST = 1 << 26
-"""Numbers of a tensor that is worked out to know its size."""
 _DAMAGE = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ZeroDivisionError, MemoryError, StopIteration,
 )
@@ -120,7 +118,6 @@ class _Reading:
         self.constants: dict[str, Any] = {}
         self.shapes_of: dict[str, str] = {}                     # values that are the shape of a tensor
         self.axes: dict[str, int | None] = {}                   # of each tensor
-        self.known: dict[str, np.ndarray] = {}                  # tensors for an input of zeros, worked out where asked for
         self.shared: dict[Any, Any] = {}                        # layers by operator, options and names of their weights
         graph = proto.graph
         self.opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
@@ -136,6 +133,8 @@ class _Reading:
         self.input_size = tuple(int(d.dim_value) if d.dim_value > 0 else None for d in dims[1:])
         self.batch = int(dims[0].dim_value) if len(dims) and dims[0].dim_value > 0 else None
         self.axes[self.input] = len(dims) or None
+        dtype = next((x.dtype for x in self.constants.values() if x.dtype in (np.float32, np.float64)), np.float32)
+        self.sizes = Sizes(self.input, self.input_size, dtype)
         self.uses: dict[str, int] = {}
         for node in graph.node:
             for name in node.input:
@@ -226,20 +225,20 @@ class _Reading:
             raise Refused("with weights that are not constants" if len(tensors) > 1 else "of a constant")
         constants = [self.constants.get(name) for name in node.input]
         mark = (kind, repr(sorted(attributes.items())), tuple(node.input[1:]))
-        owns = kind in ("Conv", "ConvTranspose", "Gemm", "BatchNormalization")
-        if owns and mark in self.shared:
-            made = self.shared[mark]
-        else:
-            op = Op(kind, attributes, constants, self.opset, self.axes[tensors[0]], lambda: self.sizes(tensors[0]), self.batch)
+        made = self.shared.get(mark)
+        if made is None:
+            size = lambda: self.sizes.of(tensors[0], self.nodes)  # noqa: E731 - asked only if needed
+            op = Op(kind, attributes, constants, self.opset, self.axes[tensors[0]], size, self.batch)
             made = OPERATORS[kind](op)
             op.finish()
-            self.shared[mark] = made
+            if isinstance(made, Layer) and made.parameter_names:    # the same weights: the same layer
+                self.shared[mark] = made
         steps = made if isinstance(made, list) else [("", made)]
         path, value = self.path(node), tensors[0]
         for i, (suffix, layer) in enumerate(steps):
             name = out if i == len(steps) - 1 else f"{out}\0{i}"
             self.nodes.append(Node(name, self.names(path + suffix), layer, (value,)))
-            self.axes[name] = _axes(layer, self.axes[value])
+            self.axes[name] = axes_after(layer, self.axes[value])
             value = name
 
     def join(self, kind: str, node: Any, attributes: dict[str, Any], tensors: list[str]) -> None:
@@ -269,52 +268,6 @@ class _Reading:
         if not scope or (op and (scope in self.containers or node.op_type in ("Concat", "Add", "Sum"))):
             return f"{scope}.{op or node.op_type.lower()}"
         return scope
-
-    def sizes(self, value: str) -> tuple[int, ...]:
-        """Sizes of a tensor for the input's declared sizes. Raises Refused if the file leaves them open."""
-        if value not in self.known:
-            size = self.input_size
-            if not size or None in size or prod(s or 0 for s in size) > _LARGEST:
-                raise Refused("of unknown size, since the file leaves that of the input open")
-            dtype = next((x.dtype for x in self.constants.values() if x.dtype in (np.float32, np.float64)), np.float32)
-            self.known.setdefault(self.input, np.zeros((1, *size), dtype))     # type: ignore[arg-type]
-            for node in self.nodes:                             # in their order: everything before this value
-                if node.name not in self.known and all(name in self.known for name in node.inputs):
-                    inputs = [self.known[name] for name in node.inputs]
-                    if sum(_most(node.op, x.shape) for x in inputs) > _LARGEST:
-                        raise Refused("of too large an input")
-                    if isinstance(node.op, Layer):
-                        self.known[node.name] = node.op(inputs[0])
-                    else:
-                        self.known[node.name] = np.concatenate(inputs, 1) if node.op is Concat else inputs[0]
-                if node.name == value:
-                    break
-            if value not in self.known:
-                raise Refused("behind something that is not supported")
-        return tuple(self.known[value].shape)
-
-
-def _most(op: Any, shape: tuple[int, ...]) -> float:
-    """At most how many numbers a layer makes of an input of that shape."""
-    if isinstance(op, Pad):
-        grown = [n + sum(max(end, 0) for end in op.pad[2 * i : 2 * i + 2]) for i, n in enumerate(reversed(shape))]
-        return prod(grown)
-    if isinstance(op, Upsample):
-        return prod(shape) * prod(op.scale_factor)              # type: ignore[arg-type]
-    if isinstance(op, _Conv):
-        spans = zip(shape[2:], op.stride, op.kernel_size, op.dilation, op.padding, strict=True)
-        return shape[0] * op.out_channels * prod(n * s + k * d + 2 * p for n, s, k, d, p in spans)
-    return prod(shape)
-
-
-def _axes(layer: Layer, before: int | None) -> int | None:
-    """How many axes a layer's output has."""
-    kind = type(layer).__name__
-    if isinstance(layer, Flatten):
-        return 2
-    if isinstance(layer, AdaptiveAvgPool2d):
-        return 4
-    return int(kind[-2]) + 2 if re.fullmatch(r"(Conv|ConvTranspose|MaxPool|AvgPool)[123]d", kind) else before
 
 
 def _weights(node: Any, constants: Any) -> str:

@@ -30,7 +30,7 @@ def from_torch(module: Any, check: Any = None) -> Layer:
         import torch
     except ImportError:
         raise ArgumentError("from_torch: PyTorch cannot be imported; to use a file of weights no PyTorch is needed") from None
-    from ._torch_trace import graph_of
+    from ._torch_graph import graph_of
 
     if not isinstance(module, torch.nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise ArgumentError(f"from_torch: expected a torch.nn.Module (not a scripted one), got {type(module).__name__}")
