@@ -86,7 +86,7 @@ class _Reading:
             self.sizes[node] = None
         elif source in self.sizes and name == "getitem" and self.sizes[source] is None and isinstance(rest[0], (int, slice)):
             self.sizes[node] = rest[0]
-        elif name == "mul" and all(isinstance(n, int) or n in self.sizes for n in node.args):
+        elif name == "mul" and node.args and all(isinstance(n, int) or n in self.sizes for n in node.args):
             self.sizes[node] = "a product"
         else:
             return False
