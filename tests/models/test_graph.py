@@ -165,6 +165,16 @@ def test_branches_that_meet_are_joined_first() -> None:
     assert isinstance(model.net, nn.Residual) and len(model.net) == 2
 
 
+@pytest.mark.parametrize("op", [nn.Concat, nn.Residual])
+def test_a_join_of_joins_is_joined_in_another_way_where_that_helps(op: type) -> None:
+    """op(op(a, b(f)), c(f)) is op(a, op(b, c)(f))."""
+    graph = written(
+        f=(nn.Tanh(), "x"), a=(nn.Sigmoid(), "x"), b=(relu(), "f"), ab=(op, "a", "b"), c=(nn.Sigmoid(), "f"), abc=(op, "ab", "c"),
+    )  # fmt: skip
+    x = values(0, (2, 2, 3, 2))
+    np.testing.assert_allclose(to_containers(graph)(x), run(graph, x), rtol=0, atol=1e-12)
+
+
 def test_a_bridge_is_refused_by_name() -> None:
     with pytest.raises(ArgumentError, match=r"^net.out: not series-parallel: branches share net.a"):
         to_containers(written(
@@ -204,4 +214,4 @@ def test_names() -> None:
     names = Names(["relu", "m.conv"])
     assert [names("relu"), names("relu", own=True), names("relu", own=True), names("relu")] == ["relu_1", "relu", "relu_2",
                                                                                                 "relu_3"]
-    assert names("_m._conv") == "m.conv_1" and clean("__a.._b.c") == "a.b.c"
+    assert names("_m._conv") == "m.conv_1" and clean("__a.._b.c") == "a.b.c" and clean("a.__") == "a.layer"

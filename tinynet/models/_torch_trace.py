@@ -42,7 +42,6 @@ class Tracer(fx.Tracer):
         paths = [path for path, _ in module.named_modules(remove_duplicate=False) if path]
         self.names = Names(paths)
         self.scopes: list[tuple[str, torch.nn.Module]] = []
-        self.here: str | None = ""                              # path of the module that is called next, if known
         self.problems: list[str] = []
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -54,28 +53,19 @@ class Tracer(fx.Tracer):
         return node
 
     def call_module(self, m: torch.nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        path = self.find(m) if self.here is None else self.here
-        self.here = None
-        path = self.names(path, own=True) if path else path
+        path = self.names(self.find(m), own=True) if self.scopes else ""
         if hasattr(m, "parametrizations"):
             self.problems.append(f"{_at(path, m)} is parametrised; remove that first (torch.nn.utils.parametrize)")
         if m._forward_hooks or m._forward_pre_hooks:
             self.problems.append(f"{_at(path, m)} has hooks, which may change what it computes; remove them first")
-        library = type(m).__module__.startswith("torch.nn.")
-        through = isinstance(m, torch.nn.Sequential) and type(m).forward is torch.nn.Sequential.forward
-        if hasattr(m, "parametrizations") or converter(m) or (library and not through):
+        library = type(m).__module__.startswith("torch.nn.") and not isinstance(m, torch.nn.Sequential)
+        if hasattr(m, "parametrizations") or converter(m) or library:
             proxy = self.create_proxy("call_module", path or type(m).__name__, args, kwargs)
             proxy.node.meta.update(module=m, path=path)
             return proxy
         self.scopes.append((path, m))
         try:
-            if not through or len(args) != 1 or kwargs:
-                return forward(*args, **kwargs)
-            (x,) = args
-            for name, child in m._modules.items():              # by the names they have here, also where one stands twice
-                self.here = f"{path}.{name}" if path else name
-                x = child(x)                                    # type: ignore[misc]
-            return x
+            return forward(*args, **kwargs)
         finally:
             self.scopes.pop()
 

@@ -64,7 +64,7 @@ class Names:
 
 def clean(path: str) -> str:
     """The path without leading underscores of its parts (they would be hidden) and without empty parts."""
-    return ".".join(part for part in (part.lstrip("_") for part in path.split(".")) if part)
+    return ".".join(part.lstrip("_") or "layer" for part in path.split(".") if part)
 
 
 def to_containers(graph: Graph) -> Layer:
@@ -107,7 +107,7 @@ def _needed(graph: Graph, nodes: dict[str, Node]) -> dict[str, Node]:
 def _joins(output: str, nodes: dict[str, Node], fold: bool) -> tuple[dict[str, Node], str]:
     """The nodes and the output with joins in plain form: none of one value, none inside another that alone takes it.
 
-    fold: the values of an earlier Concat, where they stand side by side in a later one that depends on it, become that Concat.
+    fold: the values of an earlier Concat, where they stand side by side in a later one, become that Concat.
     """
     same: dict[str, str] = {}                                   # joins of one value are that value
     for node in nodes.values():
@@ -125,9 +125,8 @@ def _joins(output: str, nodes: dict[str, Node], fold: bool) -> tuple[dict[str, N
             inside = not isinstance(node.op, Layer) and name in plain and plain[name].op is node.op and uses[name] == 1
             inputs += plain.pop(name).inputs if inside else [name]
         if fold and node.op is Concat:
-            above = _above(inputs, plain, "")
             for earlier in plain.values():
-                if earlier.op is Concat and earlier.name in above:
+                if earlier.op is Concat:
                     inputs = _folded(inputs, earlier)
         if not isinstance(node.op, Layer) and len(inputs) == 1:
             same[node.name] = inputs[0]
