@@ -208,7 +208,9 @@ def _(layer: nn.AvgPool1d, out: Writer, x: str, path: str, size: Any, new: Any) 
     mean = getattr(nn, f"AvgPool{n}d")(geometry.kernel, geometry.stride)(wide)
     factor = np.divide(layer(ones), mean, out=np.ones_like(mean), where=mean > 0)
     padded = _padded(out, x, path, len(size), ends, 0.0)
-    y = out.op("AveragePool", [padded], path, ".mean", kernel_shape=geometry.kernel, strides=geometry.stride)
+    # count_include_pad says nothing here; but ONNX Runtime 1.20 joins the two operators, and then it does.
+    windows = {"kernel_shape": geometry.kernel, "strides": geometry.stride, "count_include_pad": 1}
+    y = out.op("AveragePool", [padded], path, ".mean", **windows)
     return out.op("Mul", [y, out.constant(join(path, "factor"), factor)], path)
 
 
