@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -68,6 +69,18 @@ def test_train_writes_everything(photos, trained):
     model = load_model(trained / "model.safetensors")
     assert model.classes == ["cat", "notcat"] and model.preprocessing.crop == 32
     assert model.notes["command"].startswith("tinynet")
+
+
+def test_export_writes_what_onnx_runtime_runs(trained, tmp_path):
+    result = run("export", trained / "model.safetensors", tmp_path / "model.onnx")
+    assert result.exit_code == 0 and result.stdout == f"{tmp_path / 'model.onnx'}\n"
+    x = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    expected = load_model(trained / "model.safetensors").model(x)
+    np.testing.assert_allclose(session.run(None, {"input": x})[0], expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+    assert "ends with .onnx" in refused("export", trained / "model.safetensors", tmp_path / "model")
+    assert "no such file" in refused("export", trained / "no.safetensors", tmp_path / "model.onnx")
+    assert "cannot be written" in refused("export", trained / "model.safetensors", tmp_path / "no" / "model.onnx")
 
 
 def test_evaluate_gives_the_figures_of_the_training(photos, trained, tmp_path):

@@ -146,7 +146,7 @@ def summary(
 
 
 @app.command()
-@_plainly
+@plainly
 def models(
     name: Annotated[str | None, typer.Argument(help="One of them: its paper, what it wants to see, its layers.")] = None,
 ) -> None:
@@ -192,6 +192,21 @@ def data(
     for what in ("broken", "ignored"):
         if record[what]:
             print(f"{what}: {len(record[what])}")
+
+
+@app.command()
+@plainly
+def export(
+    model: Model,
+    output: Annotated[Path, typer.Argument(help="The ONNX file to write: model.onnx.")],
+) -> None:
+    """Write a model as an ONNX file, which other tools and runtimes read (needs the package onnx)."""
+    from .models import load_model, to_onnx
+
+    if output.suffix != ".onnx":
+        raise ArgumentError(f"{output}: expected a name that ends with .onnx")
+    to_onnx(load_model(model), output)
+    print(output)
 
 
 def confusion_text(matrix: Any, classes: list[str]) -> str:

@@ -2,11 +2,15 @@
 
 from . import alexnet, catnet, cifar_resnet, googlenet, lenet, mobilenet, resnet, squeezenet, tinyvgg, vgg, zfnet
 from .file import TrainedModel, check_classes, load_model
+from .from_onnx import OnnxModel, from_onnx, read_onnx
+from .from_torch import from_torch
 from .registry import IMAGENET, Entry, Paper, create, entry, names, nearest, register
 from .table import ModelRow, model_rows, models_table
+from .to_onnx import to_onnx
 
 __all__ = [
     "create", "names", "entry", "nearest", "register", "Entry", "Paper", "IMAGENET", "ModelRow", "model_rows", "models_table",
     "TrainedModel", "load_model", "check_classes",
     "catnet", "lenet", "alexnet", "zfnet", "vgg", "googlenet", "resnet", "cifar_resnet", "squeezenet", "mobilenet", "tinyvgg",
+    "from_torch", "from_onnx", "read_onnx", "OnnxModel", "to_onnx",
 ]
