@@ -1,12 +1,16 @@
-"""Writing a file whole or not at all."""
+"""Files: written whole or not at all; safetensors read and written, with errors of one line."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from .backend import to_host
 from .errors import FileError
 
 
@@ -42,6 +46,43 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Put the text (UTF-8) at path, whole or not at all. Raises FileError."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def read_safetensors(path: str | os.PathLike[str], expected: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of a safetensors file by name, and its metadata ({} where it has none). Nothing in it is ever executed.
+
+    expected: words for who has no such file, such as "train a model first".
+    Raises FileError if the file is missing, a folder, not to be read, damaged or of another kind, or has a tensor of a type
+    that NumPy does not have (bfloat16).
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if path.is_dir():
+        raise FileError(f"{path}: a folder; expected a safetensors file")
+    if not path.is_file():
+        raise FileError(f"{path}: no such file" + (f"; {expected}" if expected else ""))
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
+    except TypeError as error:
+        raise FileError(f"{path}: a tensor of a type that NumPy does not have ({error})") from None
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"{path}: damaged, or not a safetensors file ({error})") from None
+
+
+def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Write arrays of any device under their names, whole or not at all. Raises FileError (a full disk, no permission)."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    # In C order, as the format wants it (ascontiguousarray would make (1,) of ()).
+    dense = {name: np.asarray(to_host(x), order="C") for name, x in tensors.items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(dense, temporary, metadata=dict(metadata))
+        except SafetensorError as error:  # its own kind, also where the operating system is the cause
+            raise OSError(str(error)) from None
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

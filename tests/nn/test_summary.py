@@ -84,6 +84,71 @@ def test_receptive_fields_are_what_the_gradient_reaches() -> None:
         assert list(seen_cells(model, path, 64, at)) == expected, path
 
 
+def influence(model: nn.Layer, n: int) -> np.ndarray:
+    """(m, n): what cell of the input moves what cell of the output, along one axis of a linear model, by moving each."""
+    x = np.concatenate([np.zeros((1, n)), np.eye(n)])[:, None, :]
+    y = model(x)[:, 0]
+    moved: np.ndarray = (y[1:] != y[:1]).T
+    return moved
+
+
+RESIZINGS = [
+    nn.ConvTranspose1d(1, 1, k, s, p, o, dilation=d)
+    for k, s, p, o, d in ((2, 2, 0, 0, 1), (3, 2, 1, 1, 1), (4, 2, 1, 0, 1), (4, 3, 0, 0, 1), (5, 3, 2, 2, 1), (3, 2, 0, 0, 3),
+                          (1, 1, 0, 0, 1), (1, 2, 0, 0, 1), (2, 3, 0, 1, 1), (5, 1, 2, 0, 1), (6, 4, 1, 2, 1))
+] + [
+    nn.Upsample(scale_factor=f, mode=mode)
+    for f in (1, 2, 3, 4, 1.5, 2.5, 0.5, 0.75, 1 / 3) for mode in ("nearest", "nearest-exact", "linear")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", RESIZINGS, ids=[
+    f"{type(r).__name__}-{i}" for i, r in enumerate(RESIZINGS)])
+def test_receptive_fields_where_positions_differ(layer: nn.Layer) -> None:
+    """No cell outside the field, at no position; and the field touches what is seen at both ends, at some position."""
+    if isinstance(layer, nn.ConvTranspose1d):
+        layer.weight, layer.bias = np.abs(layer.weight.astype(float)) + 0.1, None
+    field = nn.receptive_field(nn.Sequential(layer=layer), "layer", 1)
+    assert field is not None
+    seen, n = influence(layer, 24), 24
+    first = field.start[0] + field.jump[0] * np.arange(len(seen))
+    last = first + field.size[0] - 1
+    low, high = np.array([[cells.min(), cells.max()] if (cells := np.flatnonzero(row)).size else [np.inf, -np.inf] for row in seen]).T
+    assert (low >= np.maximum(first, 0) - 1e-9).all()
+    assert (high <= np.minimum(last, n - 1) + 1e-9).all()
+    dilated = getattr(layer, "dilation", (1,)) != (1,) or getattr(layer, "kernel_size", (9,)) < getattr(layer, "stride", (1,))
+    inner = (first > 0) & (last < n - 1) & seen.any(axis=1)
+    assert dilated or (np.isclose((low - first)[inner].min(), 0) and np.isclose((last - high)[inner].min(), 0))
+
+
+@pytest.mark.parametrize("layers", [
+    [nn.Conv1d(1, 1, 3), nn.ConvTranspose1d(1, 1, 4, 2, 1), nn.Conv1d(1, 1, 3, 2)],
+    [nn.Upsample(scale_factor=2, mode="linear"), nn.Conv1d(1, 1, 3), nn.Upsample(scale_factor=1.5), nn.AvgPool1d(3, 2)],
+    [nn.Conv1d(1, 1, 3, 2), nn.ConvTranspose1d(1, 1, 5, 3, 2), nn.ConvTranspose1d(1, 1, 2, 3)],
+    [nn.Concat(nn.Sequential(nn.Conv1d(1, 1, 2, 2), nn.Upsample(scale_factor=2)), nn.Conv1d(1, 1, 3, padding=1)),
+     nn.Conv1d(2, 1, 3)],
+])  # fmt: skip
+def test_receptive_fields_behind_a_resizing_hold_all_that_is_seen(layers: list[nn.Layer]) -> None:
+    model = nn.Sequential(*layers)
+    for name, weight in model.named_parameters().items():
+        weight[...] = np.abs(weight) + 0.1 if name.endswith("weight") else 0
+    model.to(dtype=np.float64)
+    field, seen = nn.receptive_field(model, str(len(layers) - 1), 1), influence(model, 24)
+    assert field is not None and seen.any()
+    for i, row in enumerate(seen):
+        cells = np.flatnonzero(row)
+        first = field.start[0] + field.jump[0] * i
+        assert all(first - 1e-9 <= cell <= first + field.size[0] - 1 + 1e-9 for cell in cells), i
+
+
+@pytest.mark.parametrize("layer", [
+    nn.Upsample(size=9), nn.Upsample(scale_factor=2, mode="linear", align_corners=True),
+    nn.Upsample(scale_factor=1.5, recompute_scale_factor=True),
+])  # fmt: skip
+def test_a_resizing_that_depends_on_the_inputs_size_may_see_everything(layer: nn.Layer) -> None:
+    assert nn.receptive_field(nn.Sequential(layer=layer), "layer", 1) is None
+
+
 def test_receptive_fields_of_zfnet() -> None:
     # Zeiler & Fergus, figure 3 and the sizes that follow from it: 7, 11, 27, 43, 75, 107, 139, 171.
     layers = [(7, 2), (3, 2), (5, 2), (3, 2), (3, 1), (3, 1), (3, 1), (3, 2)]

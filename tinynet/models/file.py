@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import to_host
 from ..data.preprocessing import Preprocessing
 from ..errors import FileError, TinynetError
-from ..files import replacing
+from ..files import read_safetensors, write_safetensors
 from ..nn import Layer, init
 from .registry import create
 
@@ -37,36 +36,19 @@ class TrainedModel(NamedTuple):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all. Raises FileError (a full disk, no permission)."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
         record = {
             "model": self.name, "arguments": self.arguments, "classes": self.classes,
             "preprocessing": self.preprocessing.to_dict(), "notes": self.notes,
         }
-        tensors = {name: np.asarray(to_host(x), order="C") for name, x in self.model.state_dict().items()}
-        with replacing(path) as temporary:
-            try:
-                save_file(tensors, temporary, metadata={_KEY: json.dumps(record)})
-            except SafetensorError as error:                    # its own kind, also for what the system refuses
-                raise OSError(str(error)) from None
+        write_safetensors(path, self.model.state_dict(), {_KEY: json.dumps(record)})
 
 
 def load_model(path: str | os.PathLike[str]) -> TrainedModel:
     """Read a file that TrainedModel.save wrote. Raises FileError if it is missing, damaged, or something else."""
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if path.is_dir():
         raise FileError(f"{path}: a folder; expected a model file, such as {path / 'model.safetensors'}")
-    if not path.is_file():
-        raise FileError(f"{path}: no such file; train a model first, e.g. with: tinynet train")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"{path}: damaged, or not a safetensors file ({error})") from None
+    tensors, metadata = read_safetensors(path, "train a model first, e.g. with: tinynet train")
     if _KEY not in metadata:
         kind = "a checkpoint; its model is model.safetensors beside it" if "tinynet.checkpoint" in metadata else "weights alone"
         raise FileError(f"{path}: {kind}; expected a model saved by tinynet, with its name and classes")
