@@ -102,7 +102,7 @@ def test_predict_takes_photos_of_any_kind(trained, tmp_path):
 def test_summary_and_data(photos, trained):
     result = run("summary", trained / "model.safetensors")
     assert result.exit_code == 0 and "conv1" in result.stdout and "multiply-adds" in result.stdout
-    assert "photonet" in refused("summary", "resnet1000")
+    assert "nearest: photonet" in refused("summary", "photonett")
     assert run("summary", "photonet", "--size", 96).exit_code == 0
     result = run("data", photos / "train")
     assert result.exit_code == 0 and "48 photos, 2 classes" in result.stdout and "36" in result.stdout

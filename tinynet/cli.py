@@ -162,18 +162,35 @@ def summary(
 ) -> None:
     """Print a model as a table: output shapes, parameters, memory, multiply-adds, receptive fields."""
     from . import nn
-    from .models import create, load_model, names
+    from .models import create, entry, load_model, names, nearest
 
     _at_least(size=(size, 1))
     if model in names():
-        network, side = create(model), {"catnet": 32}.get(model, 224)
+        network, (channels, side, _) = create(model, rng=nn.init.no_draws), entry(model).input_size
     elif "/" not in model and not model.endswith(".safetensors") and not Path(model).exists():
-        raise ArgumentError(f"no model file and no model named {model!r}; there is {', '.join(names())}")
+        raise ArgumentError(f"no model file and no model named {model!r}; nearest: {nearest(model)}")
     else:
         trained = load_model(model)
-        network, side = trained.model, trained.preprocessing.crop
+        network, channels, side = trained.model, 3, trained.preprocessing.crop
         print(f"classes: {', '.join(trained.classes)}")
-    print(nn.summary(network, (3, size or side, size or side)))
+    print(nn.summary(network, (channels, size or side, size or side)))
+
+
+@app.command()
+@_plainly
+def models(
+    name: Annotated[str | None, typer.Argument(help="One of them: its paper, what it wants to see, its layers.")] = None,
+) -> None:
+    """List the networks that have a name: parameters, multiply-adds, receptive field of the last convolution, paper."""
+    from . import nn
+    from .models import create, entry, models_table
+
+    if name is None:
+        print(models_table())
+        return
+    known = entry(name)
+    print(*(f"{line}\n" for line in (known.paper, known.preprocessing and known.preprocessing.words) if line), sep="")
+    print(nn.summary(create(name, rng=nn.init.no_draws), known.input_size))
 
 
 @app.command()

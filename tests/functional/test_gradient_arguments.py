@@ -30,6 +30,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "linear_weight_gradient": {"dy": ROWS, "input": np.ones((4, 5))},
     "linear_bias_gradient": {"dy": ROWS},
     "relu_input_gradient": {"dy": ROWS, "output": ROWS},
+    "relu6_input_gradient": {"dy": ROWS, "output": ROWS},
     "leaky_relu_input_gradient": {"dy": ROWS, "input": ROWS},
     "sigmoid_input_gradient": {"dy": ROWS, "output": ROWS},
     "tanh_input_gradient": {"dy": ROWS, "output": ROWS},

@@ -29,6 +29,7 @@ LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] 
     "linear": ("Linear", (5, 3), {}, (4, 5)),
     "linear without bias": ("Linear", (5, 3), {"bias": False}, (2, 4, 5)),
     "relu": ("ReLU", (), {}, (3, 4)),
+    "relu6": ("ReLU6", (), {}, (3, 4)),
     "leaky_relu": ("LeakyReLU", (0.2,), {}, (3, 4)),
     "sigmoid": ("Sigmoid", (), {}, (3, 4)),
     "tanh": ("Tanh", (), {}, (3, 4)),

@@ -68,16 +68,20 @@ def untrained(model: Layer) -> str | None:
     Either its BatchNorms have never seen a batch, or every weight has the spread of a fresh one (He, Xavier or PyTorch's
     default) to within what chance allows. A few steps of training go unnoticed in the second case.
     """
-    counts = [int(layer.num_batches_tracked) for _, layer in model.layers()
-              if isinstance(layer, _BatchNorm) and layer.num_batches_tracked is not None]
-    if counts:
-        return "its BatchNorms have never seen a batch" if not any(counts) else None
+    norms = [layer for _, layer in model.layers() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    if norms:
+        return None if any(_has_seen(layer) for layer in norms) else "its BatchNorms have never seen a batch"
     weights = [to_host(layer.weight) for _, layer in model.layers()                # type: ignore[attr-defined]
                if "weight" in layer.parameter_names and getattr(layer, "weight", None) is not None]
     weights = [w for w in weights if w.ndim >= 2]
     if weights and all(_looks_fresh(w) for w in weights):
         return "its weights are spread as freshly drawn ones"
     return None
+
+
+def _has_seen(layer: _BatchNorm) -> bool:
+    """By its count, or, in a file from the time before that was kept, by its statistics."""
+    return bool(int(layer.num_batches_tracked) or (layer.running_mean != 0).any() or (layer.running_var != 1).any())
 
 
 def _looks_fresh(weight: np.ndarray) -> bool:

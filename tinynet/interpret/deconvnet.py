@@ -15,6 +15,7 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError
 from ..functional.max_pool import scatter_max
 from ..nn import Layer
+from ..nn.activation import _Rectifier
 from ..nn.conv import _Conv
 from ..nn.layer import Saved
 from ..nn.norm import _BatchNorm
@@ -41,8 +42,11 @@ def deconv(layer: Layer, saved: Saved, signal: Array) -> Array:
 
 
 @deconv.register
-def _(layer: nn.ReLU, saved: Saved, signal: Array) -> Array:
-    """Rectify what comes down. (The gradient would ask whether the unit was active; that is the whole difference.)"""
+def _(layer: _Rectifier, saved: Saved, signal: Array) -> Array:
+    """Rectify what comes down. (The gradient would ask whether the unit was active; that is the whole difference.)
+
+    A ceiling, as of ReLU6, does not come down: the size of a picture follows that of its activation.
+    """
     return array_module(signal).maximum(signal, 0)
 
 

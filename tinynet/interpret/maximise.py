@@ -20,7 +20,8 @@ from .. import functional as F
 from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError
-from ..nn import Layer, ReLU
+from ..nn import Layer
+from ..nn.activation import _Rectifier
 from ..nn.layer import Saved
 from .attribution import Attribution
 from .filters import _conv
@@ -161,7 +162,7 @@ class _Climb(Attribution):
         self.layer = layer
 
     def step(self, path: str, layer: Layer, saved: Saved, signal: Array) -> Array:
-        if path == self.layer and isinstance(layer, ReLU):
+        if path == self.layer and isinstance(layer, _Rectifier):
             return signal
         return layer.input_gradient(saved, signal)
 

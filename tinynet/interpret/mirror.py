@@ -14,6 +14,7 @@ from .. import nn
 from ..backend import Array
 from ..functional._check import integers
 from ..nn import Layer
+from ..nn.activation import _Rectifier
 from ..nn.containers import Container
 from ..nn.conv import _Conv, _ConvTranspose
 from ..nn.norm import _BatchNorm
@@ -112,8 +113,8 @@ def _(layer: nn.Linear) -> tuple[Layer | None, str]:
 
 
 @_image.register
-def _(layer: nn.ReLU) -> tuple[Layer | None, str]:
-    return layer, "ReLU"
+def _(layer: _Rectifier) -> tuple[Layer | None, str]:
+    return nn.ReLU(), "ReLU"
 
 
 @_image.register

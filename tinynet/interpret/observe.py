@@ -11,7 +11,8 @@ from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..functional import softmax
-from ..nn import Dropout, Identity, Layer, Linear, ReLU
+from ..nn import Dropout, Identity, Layer, Linear
+from ..nn.activation import _Rectifier
 from ..nn.containers import Container
 from ..nn.conv import _Conv
 
@@ -74,7 +75,7 @@ def stages(model: Layer) -> list[str]:
             found.append(path)
         elif isinstance(layer, Linear):
             break
-        elif isinstance(layer, ReLU) and found:
+        elif isinstance(layer, _Rectifier) and found:
             found[-1] = path
     return found
 

@@ -24,7 +24,8 @@ from ..data.transforms import ToArray
 from ..distributed import Shards
 from ..errors import ArgumentError, FileError
 from ..files import read_safetensors, write_safetensors
-from ..nn import Layer, ReLU
+from ..nn import Layer
+from ..nn.activation import _Rectifier
 from .observe import stages
 
 Transform = Callable[[Any, np.random.Generator], Any]
@@ -131,7 +132,7 @@ def top_activations(
 
 def default_layers(model: Layer) -> list[str]:
     """The rectified maps of every convolution; without a convolution, every ReLU. Raises ArgumentError if there is none."""
-    found = stages(model) or [path for path, layer in model.layers() if path and isinstance(layer, ReLU)]
+    found = stages(model) or [path for path, layer in model.layers() if path and isinstance(layer, _Rectifier)]
     if not found:
         raise ArgumentError("the model has neither a convolution nor a ReLU; name the layers")
     return list(dict.fromkeys(found))

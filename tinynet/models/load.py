@@ -14,7 +14,7 @@ from ..errors import ArgumentError, FileError, ShapeError
 from ..files import read_safetensors
 from ..nn import Layer, init
 from .file import TrainedModel, check_finite, is_model, trained_model
-from .registry import create, entry, names
+from .registry import IMAGENET, create, entry, names
 from .state import Weights, load_weights
 
 BOXED = ("squeezenet1_1",)
@@ -30,7 +30,7 @@ def load(
 ) -> TrainedModel | Weights:
     """Read a file of weights: safetensors, .npz, or what torch.save wrote. Nothing in it is ever executed.
 
-    A model file of tinynet's gives its TrainedModel. Other weights give a state dict, name → array (Weights); its `trained()` is the
+    A model file of tinynet's gives its TrainedModel. Other weights give a state dict, name → array (Weights); `models.trained` of it is the
     network, ready to use, where names and shapes tell which one it is.
     model: the name of a network, or a layer to put the weights into: the answer is a TrainedModel. strict False: what is missing stays
     as it was, and what is left over is passed over. key: the entry of a checkpoint that holds the weights.
@@ -78,63 +78,83 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(boxed().classes)
 
 
-def recognise(weights: Mapping[str, np.ndarray]) -> list[tuple[str, dict[str, Any]]]:
-    """(name, arguments) of the published networks whose names and shapes these are, whatever their number of classes."""
+def recognise(weights: Mapping[str, np.ndarray]) -> list[str]:
+    """The published networks whose names and shapes these are, whatever their number of classes."""
     found = []
     for name in names():
-        if entry(name).preprocessing is None:
-            continue
-        model = create(name, rng=init.no_draws)
-        state = _renamed(weights, model)
-        wrong = [n for n, x in model.state_dict().items() if n not in state or state[n].shape != x.shape]
-        if not wrong and len(state) == len(model.state_dict()):
-            found.append((name, {}))
-        elif 1 <= len(wrong) <= 2 and all(n in state and state[n].shape[1:] == model.state_dict()[n].shape[1:] for n in wrong):
-            arguments = {"classes": len(state[wrong[0]])}
-            if _fits(state, create(name, rng=init.no_draws, **arguments)):
-                found.append((name, arguments))
+        if entry(name).preprocessing is not None:
+            try:
+                network, _ = _network(name, weights)
+            except ArgumentError:                               # no network has so many classes
+                continue
+            shapes = {n: tuple(x.shape) for n, x in network.state_dict().items()}
+            if {n: tuple(x.shape) for n, x in _renamed(weights, network).items()} == shapes:
+                found.append(name)
     return found
 
 
-def trained(weights: Weights, name: str | None = None) -> TrainedModel:
+def trained(weights: Weights) -> TrainedModel:
     """The network that these weights are of, ready to use: with how a photo comes to it and names for its classes.
 
-    name: which network; None: the one that names and shapes tell. Raises FileError if they tell none, or several.
+    Raises FileError if names and shapes tell of none, or of several.
     """
-    if name is not None:
-        return weights_into(weights, name)
     found = recognise(weights)
-    if len(found) != 1:
-        kind = "of no network that is known here" if not found else f"as {' and '.join(n for n, _ in found)} have them"
-        raise FileError(
-            f"{weights.path}: weights alone, {kind}; say which network they are of: tinynet.load(…, model=name), "
-            "or tinynet convert --model"
-        )
-    return weights_into(weights, found[0][0])
+    if len(found) == 1:
+        return weights_into(weights, found[0])
+    whose = f"which {' and '.join(found)} have in common" if found else "of no network that is known here"
+    raise FileError(f"{weights.path}: weights alone, {whose}; name the network they are of, e.g. with: tinynet convert --model")
 
 
 def weights_into(weights: Weights, model: str | Layer, strict: bool = True) -> TrainedModel:
     """The network with these weights in it; see `load`."""
     if isinstance(model, str):
-        known, name = entry(model), model
-        published = known.preprocessing
-        network = create(model, rng=np.random.default_rng(0) if not strict else init.no_draws)
-        arguments: dict[str, Any] = {}
-        state = _renamed(weights, network)
-        rows = _class_rows(state, network)
-        if rows is not None:
-            arguments = {"classes": rows}
-            network = create(model, rng=np.random.default_rng(0) if not strict else init.no_draws, **arguments)
+        network, arguments = _network(model, weights, None if strict else np.random.default_rng(0))
+        name, preprocessing = model, entry(model).preprocessing
     else:
-        network, name, arguments, published = model, type(model).__name__, {}, None
-        state = _renamed(weights, network)
+        network, arguments, name, preprocessing = model, {}, type(model).__name__, None
+    state = _renamed(weights, network)
     try:
         network.load_state_dict(state, strict=strict)
     except ShapeError as error:
         raise ShapeError(f"{weights.path}: {error}") from None
     check_finite(weights.path, state)
-    count = _class_count(network)
+    count = _classes(network)
     classes = list(imagenet_classes()) if count == 1000 else [f"class {i}" for i in range(count)]
-    side = entry(name).input_size[-1] if isinstance(model, str) else 224
-    preprocessing = published or IMAGENET.__class__(side, side, IMAGENET.mean, IMAGENET.std)
-    return TrainedModel(network, name, arguments, classes, preprocessing, {"source": weights.path.name})
+    return TrainedModel(network, name, arguments, classes, preprocessing or IMAGENET, {"source": weights.path.name})
+
+
+def _network(name: str, weights: Mapping[str, np.ndarray], rng: np.random.Generator | None = None) -> tuple[Layer, dict[str, Any]]:
+    """The network of that name with as many classes as the weights have, and its arguments. rng None: weights of zero."""
+    rng = init.no_draws if rng is None else rng
+    network = create(name, rng=rng)
+    last = [n for n in network.named_parameters() if n.endswith("weight")][-1]
+    x = _renamed(weights, network).get(last)
+    if x is None or x.ndim < 1 or len(x) in (0, len(network.named_parameters()[last])):
+        return network, {}
+    return create(name, rng=rng, classes=len(x)), {"classes": len(x)}
+
+
+def _classes(network: Layer) -> int:
+    """How many the last layer with weights tells apart."""
+    return len([x for x in network.named_parameters().values() if x.ndim > 1][-1])
+
+
+def _renamed(weights: Mapping[str, np.ndarray], network: Layer) -> Mapping[str, np.ndarray]:
+    """The weights under the network's names: less a prefix that stands before all of them, if that is in the way.
+
+    Files older than PyTorch 0.4.1 have no counts of batches; these are 0 then.
+    """
+    expected = network.named_buffers().keys() | network.named_parameters().keys()
+    while not any(n in expected for n in weights):
+        prefix = next((f"{p}." for p in PREFIXES if all(n.startswith(f"{p}.") for n in weights)), None)
+        if prefix is None:
+            break
+        weights = {n.removeprefix(prefix): x for n, x in weights.items()}
+    counts = {n: x for n, x in network.named_buffers().items() if n.endswith("num_batches_tracked") and n not in weights}
+    means = [n for n in weights if n.endswith("running_mean")]
+    if counts and not any(n.endswith("num_batches_tracked") for n in weights) and means:
+        return {**weights, **{n: np.zeros_like(x) for n, x in counts.items()}}
+    return weights
+
+
+__all__ = ["BOXED", "WEIGHT_SUFFIXES", "boxed", "imagenet_classes", "load", "load_model", "recognise", "trained", "weights_into"]

@@ -15,6 +15,7 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 """draw(rng, shape) → the initial weight."""
 
 he_fan_in: Draw = init.kaiming_uniform
+he_normal: Draw = init.kaiming_normal
 he_fan_out: Draw = partial(init.kaiming_normal, mode="fan_out")
 
 

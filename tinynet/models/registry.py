@@ -26,8 +26,14 @@ class Paper(NamedTuple):
     year: int
     title: str
 
+    @property
+    def short(self) -> str:
+        """Krizhevsky 2014; Zeiler & Fergus 2014; Iandola et al. 2016."""
+        first, *others = self.authors.split(", ")
+        return f"{first} et al. {self.year}" if others else f"{self.authors} {self.year}"
+
     def __str__(self) -> str:
-        return f"{self.authors} {self.year}, {self.title}"
+        return f"{self.authors} ({self.year}). {self.title}."
 
 
 class Entry(NamedTuple):
@@ -65,9 +71,13 @@ def names() -> list[str]:
 def entry(name: str) -> Entry:
     """What is known of the model of that name. Raises ArgumentError that lists the nearest names."""
     if name not in _ENTRIES:
-        near = difflib.get_close_matches(str(name), _ENTRIES, n=3, cutoff=0.3) or names()
-        raise ArgumentError(f"no model {name!r}; there is {', '.join(near)}")
+        raise ArgumentError(f"no model {name!r}; nearest: {nearest(name)}")
     return _ENTRIES[name]
+
+
+def nearest(name: str) -> str:
+    """Up to five known names that look like one that is not known, for an error; all, if none does."""
+    return ", ".join(difflib.get_close_matches(str(name).lower(), _ENTRIES, n=5, cutoff=0.4) or names())
 
 
 def create(name: str, *, rng: np.random.Generator | None = None, **arguments: Any) -> Layer:

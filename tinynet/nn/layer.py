@@ -38,6 +38,8 @@ class Layer:
     """Attributes that hold trained arrays (or None): "weight", "bias"."""
     buffer_names: ClassVar[tuple[str, ...]] = ()
     """Attributes that hold arrays which belong to the state but are not trained: "running_mean"."""
+    dispensable_names: ClassVar[tuple[str, ...]] = ()
+    """Buffers that a state may lack, and then they stay as they are: files from before 2018 have no "num_batches_tracked"."""
     config_names: ClassVar[tuple[str, ...]] = ()
     """Attributes shown in repr."""
 
@@ -116,12 +118,14 @@ class Layer:
         """Copy arrays of `state` into parameters and buffers by name, in place and in their dtype.
 
         strict: missing and unexpected names are errors; otherwise they are passed over. Wrong shapes always are
-        errors. All problems are named at once, and then nothing is loaded.
+        errors. All problems are named at once, and then nothing is loaded. As in PyTorch, BatchNorm's num_batches_tracked may
+        be missing.
         """
         slots = {name: (layer, attribute) for name, layer, attribute in self._state()}
         problems = []
         if strict:
-            problems += [f"missing {name}" for name in slots if name not in state]
+            problems += [f"missing {name}" for name, (layer, attribute) in slots.items()
+                         if name not in state and attribute not in layer.dispensable_names]
             problems += [f"unexpected {name}" for name in state if name not in slots]
         for name, (layer, attribute) in slots.items():
             if name not in state:
