@@ -16,8 +16,8 @@ from tests.nn.helpers import randomise
 from tinynet import nn
 from tinynet.data.transforms import ToArray
 from tinynet.errors import ArgumentError, ShapeError
-from tinynet.interpret import deconvnet
-from tinynet.interpret.patches import Window, cut, reduced, unit_patches, window
+from tinynet.interpret import deconvnet, deletion, insertion
+from tinynet.interpret.patches import Window, cut, reduced, seen, unit_patches, window
 from tinynet.interpret.top import top_activations
 from tinynet.nn.receptive_field import ReceptiveField, receptive_field
 
@@ -126,6 +126,25 @@ def test_patches_and_projections_are_those_of_the_top_activations(name: str):
                 np.testing.assert_allclose(np.abs(unit.projections[rank]).sum(), np.abs(projection).sum(), rtol=1e-12)
             assert unit.controls is not None
             np.testing.assert_array_equal(unit.controls, unit.projections)       # the control is the model itself here
+
+
+def test_areas_are_those_of_the_strongest_activation():
+    model, _, x = pair("overlapping")
+    dataset = photos(6, x.shape[2:])
+    top = top_activations(model, dataset, ["relu2"], k=3, progress=False)
+    for unit in unit_patches(model, dataset, top, "relu2", [0, 2], steps=4, workers=2):
+        shown = ToArray()(dataset[int(unit.images[0])][0], np.random.default_rng(0))[None].astype(np.float64)
+        how = {"layer": "relu2", "unit": (unit.channel, *unit.positions[0].tolist())}
+        maps = np.abs(deconvnet(model).attribute(shown, **how)).sum(axis=1)
+        mask = np.zeros(x.shape[2:], bool)
+        where = window(receptive_field(model, "relu2"), unit.positions[0], x.shape[2:])
+        mask[max(where.top, 0) : where.top + where.height, max(where.left, 0) : where.left + where.width] = True
+        np.testing.assert_array_equal(seen(where, x.shape[2:]), mask)
+        assert unit.areas is not None
+        for ask, area in ((deletion, unit.areas.deletion), (insertion, unit.areas.insertion)):
+            assert area == pytest.approx(ask(model, shown, maps, **how, within=mask, steps=4, workers=1).area[0])
+        assert unit.areas[:2] != unit.areas[2:]
+    assert unit_patches(model, dataset, top, "relu2", [0])[0].areas is None
 
 
 def test_the_control_begins_with_the_same_value_at_the_same_place():

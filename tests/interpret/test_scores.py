@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.checking import Backend, values
-from tests.nn.helpers import place
-from tinynet import nn
+from tests.checking import values
 from tinynet.errors import ArgumentError, ShapeError
 from tinynet.interpret import scores
 
@@ -95,68 +93,6 @@ def test_blur_is_scipys() -> None:
     np.testing.assert_allclose(scores.blur(x, 1.7), expected, atol=1e-12)
     np.testing.assert_allclose(scores.blur(x, 1.7, 3, pad=False).shape, (2, 3, 9, 6))
     np.testing.assert_array_equal(scores.blur(x, 0), x)
-
-
-# Deletion and insertion.
-
-
-def pixel_reader(backend: Backend) -> nn.Layer:
-    """Logits (v, 0), with v four times the value of the pixel (1, 2) of the first channel, of photos 3×3×4."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2, dtype=np.float64))
-    model[1].weight[...] = 0
-    model[1].bias[...] = 0
-    model[1].weight[0, 1 * 4 + 2] = 4
-    return place(model, backend)
-
-
-def sigmoid(v: float) -> float:
-    return 1 / (1 + np.exp(-v))
-
-
-def test_deletion_and_insertion_of_a_known_pixel(backend: Backend) -> None:
-    model, x = pixel_reader(backend), np.ones((2, 3, 3, 4))
-    x[1] = 0.5
-    best, worst = np.zeros((3, 4)), np.ones((3, 4))
-    best[1, 2], worst[1, 2] = 1, 0
-    first = scores.deletion(model, backend.array(x), backend.array(np.stack([best, worst])), 0, steps=12, batch_size=5)
-    np.testing.assert_allclose(first.shares, np.arange(13) / 12)
-    np.testing.assert_allclose(first.probabilities[0], [sigmoid(4), *[0.5] * 12])   # gone with the first pixel
-    np.testing.assert_allclose(first.probabilities[1], [*[sigmoid(2)] * 12, 0.5])   # with the last
-    np.testing.assert_allclose(first.area[0], (0.5 * (sigmoid(4) + 0.5) + 11 * 0.5) / 12)
-    back = scores.insertion(model, backend.array(x), backend.array(np.stack([best, worst])), 0, steps=12, baseline="mean")
-    np.testing.assert_allclose(back.probabilities[0], [0.5, *[sigmoid(4)] * 12])
-    np.testing.assert_allclose(back.probabilities[1], [*[0.5] * 12, sigmoid(2)])
-    blurred = scores.insertion(model, backend.array(x), backend.array(np.stack([best, worst])), 0, steps=12)
-    np.testing.assert_allclose(blurred.probabilities, [[sigmoid(4)] * 13, [sigmoid(2)] * 13])   # an even photo stays so
-
-
-def test_targets_steps_and_ties_of_the_curves() -> None:
-    model, x = pixel_reader(Backend("numpy", np)), -np.ones((2, 3, 3, 4))
-    flat = np.zeros((2, 3, 4))
-    said = scores.deletion(model, x, flat, steps=3)             # the model says class 1
-    np.testing.assert_allclose(said.shares, np.arange(4) / 3)
-    np.testing.assert_allclose(said.probabilities[:, 0], sigmoid(4))
-    each = scores.deletion(model, x, flat, [0, 1], steps=99)
-    assert each.probabilities.shape == (2, 13)
-    np.testing.assert_allclose(each.probabilities[:, 0], [sigmoid(-4), sigmoid(4)])
-    gone = [int((curve < 0.9).argmax()) for curve in said.probabilities]
-    assert gone[0] == gone[1], "ties go in the same order"
-    rising = scores.deletion(model, x[:1], np.arange(12.0).reshape(1, 3, 4), 1, steps=12).probabilities[0]
-    np.testing.assert_allclose(rising, [*[sigmoid(4)] * 6, *[0.5] * 7])     # pixel 6 is the sixth from the last
-
-
-def test_what_the_curves_refuse() -> None:
-    model, x = pixel_reader(Backend("numpy", np)), np.ones((1, 3, 3, 4))
-    with pytest.raises(ShapeError, match=r"expected maps \(1, 3, 4\)"):
-        scores.deletion(model, x, np.ones((1, 4, 3)))
-    with pytest.raises(ArgumentError, match="at least 1"):
-        scores.deletion(model, x, np.ones((1, 3, 4)), steps=0)
-    with pytest.raises(ArgumentError, match="at least 1"):
-        scores.insertion(model, x, np.ones((1, 3, 4)), batch_size=0)
-    with pytest.raises(ArgumentError, match='"mean" or "blur"'):
-        scores.insertion(model, x, np.ones((1, 3, 4)), baseline="noise")
-    with pytest.raises(ShapeError, match=r"\(N, classes\)"):
-        scores.deletion(nn.Sequential(nn.ReLU()), x, np.ones((1, 3, 4)))
 
 
 # Where a map lies.

@@ -584,9 +584,11 @@ def test_what_grad_cam_refuses() -> None:
 
 def test_what_the_methods_refuse() -> None:
     model, _, x = pair("mixed")
-    for steps, batch_size in ((0, 1), (1, 0)):
-        with pytest.raises(ArgumentError, match=f"got {steps}, {batch_size}"):
+    for steps, batch_size, what in ((0, 1, "steps"), (1, 0, "batch_size")):
+        with pytest.raises(ArgumentError, match=f"integrated gradients: expected {what} of at least 1, got 0"):
             integrated_gradients(model, steps, batch_size)
+    with pytest.raises(ArgumentError, match="SmoothGrad: expected batch_size"):
+        smoothgrad(model, batch_size=0)
     for samples, noise in ((0, 0.1), (1, -0.1), (1, float("nan"))):
         with pytest.raises(ArgumentError, match="smoothgrad: expected"):
             smoothgrad(model, samples, noise)

@@ -87,12 +87,19 @@ class Shards:
         parts = self.apply(model, x)
         return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
 
-    def apply(self, work: Callable[[Array], Any], x: Array) -> list[Any]:
-        """work(part of x) for each shard of the batch, in its thread; what they return, in order."""
+    def apply(self, work: Callable[..., Any], x: Array, *others: Array | None) -> list[Any]:
+        """work(part of x, part of each other) for each shard of the batch, in its thread; what they return, in order.
+
+        others: cut as x is, such as labels; None stays None.
+        """
         parts = self._cut(x)
         if len(parts) == 1:
-            return [work(x)]
-        return self._map(lambda rank: work(x[parts[rank]]), len(parts))
+            return [work(x, *others)]
+
+        def run(rank: int) -> Any:
+            return work(x[parts[rank]], *(None if other is None else other[parts[rank]] for other in others))
+
+        return self._map(run, len(parts))
 
     def _cut(self, x: Array) -> list[slice]:
         """The shards of a batch; one for an array on a GPU, which needs no threads."""

@@ -13,6 +13,7 @@ from .cam import grad_cam
 from .control import cascade, randomised
 from .correspondence import Correspondence, correspondence, plot_correspondence
 from .deconvnet import deconv, deconvnet
+from .deletion import deletion, insertion
 from .evolution import Evolution, plot_evolution
 from .filters import (
     FilterConstraint,
@@ -29,7 +30,7 @@ from .maximise import Maximisation, first_layer_optimum, maximise, plot_maximisa
 from .mirror import Mirror, mirror
 from .occlusion import Occlusion, occlusion, plot_occlusion
 from .patches import UnitPatches, unit_patches
-from .scores import centre_guess, chance, deletion, energy_inside, insertion, pointing, rank_correlation, ssim
+from .scores import centre_guess, chance, energy_inside, pointing, rank_correlation, ssim
 from .top import TopActivations, top_activations
 
 __all__ = [

@@ -25,6 +25,7 @@ from ..nn import Layer
 from ..nn.receptive_field import ReceptiveField, receptive_field
 from . import pictures
 from .control import randomised
+from .deletion import Areas
 from .patches import UnitPatches, cut, reduced, unit_patches, window
 from .pictures import Picture, Tile
 from .scores import rank_correlation, ssim
@@ -39,11 +40,18 @@ SCALE = (
     "Mid grey is 0; each block of projections has one scale, whose ends are the "
     f"{pictures.PERCENTILE:g}th percentile of its magnitude (±, in units of the input)."
 )
+AREAS = (
+    "del., ins.: mean activation, as a share of its value, while the pixels that the projection marks go first (small is good), "
+    "or come first (large is good); in brackets, in random order. Where these are alike, the projection does not show what the "
+    "activation depends on."
+)
 _LEGEND = (
     "Each unit: left, projections of its {} strongest activations, one a photo, the strongest first; middle, what the unit saw; "
-    "right, the control. Below: values of the first and the last, the ends of the projections' scale, what is on the photos, and "
-    "the structural similarity of projections and control (1: the same)."
+    "right, the control. Below: values of the first and the last, the ends of the projections' scale, what is on the photos; "
+    "like: the structural similarity of projections and control (1: the same). " + AREAS
 )
+STEPS = 8
+"""Of deletion and insertion for each unit's strongest activation."""
 _SMALLEST = 24                                                  # pixels that a tile has at least
 
 
@@ -60,7 +68,7 @@ class UnitBlocks(NamedTuple):
     """One unit's blocks (H, W, 4), and the figures beside them.
 
     scale, control_scale: the ends of the projections' grey scales. likeness, ranks: the mean structural similarity and rank
-    correlation of projection and control, 1 where they are the same.
+    correlation of projection and control, 1 where they are the same. areas: deletion and insertion of the strongest activation.
     """
 
     channel: int
@@ -72,6 +80,7 @@ class UnitBlocks(NamedTuple):
     control_scale: float
     likeness: float
     ranks: float
+    areas: Areas | None
 
     @property
     def labels(self) -> list[tuple[str, int]]:
@@ -122,7 +131,8 @@ def layer_atlas(
     chosen = range(len(strongest)) if units is None or units >= len(strongest) else _spread(active, units)
     patches = unit_patches(
         model, dataset, top, layer, chosen, transform=preprocessing.transform(), side=side,
-        control=randomised(model, np.random.default_rng(0)) if control is None else control, workers=workers, progress=progress,
+        control=randomised(model, np.random.default_rng(0)) if control is None else control, steps=STEPS, workers=workers,
+        progress=progress,
     )
     return LayerAtlas(
         layer, type(model.layer(layer)).__name__, len(strongest), receptive_field(model, layer),
@@ -177,7 +187,19 @@ def caption(unit: UnitBlocks) -> str:
     values = [photo.value for photo in unit.photos]
     labels = ", ".join(f"{count} {shorten(label, 14)}" for label, count in unit.labels[:3])
     figures = f"{digits(values[0])} … {digits(values[-1])}; ±{digits(unit.scale)}"
-    return f"unit {unit.channel}: {figures}; {labels}; likeness {round(unit.likeness, 2) + 0:.2f}"
+    words = "" if unit.areas is None else f"; {areas_words(unit.areas)}"
+    return f"unit {unit.channel}: {figures}; {labels}; like {two(unit.likeness)}{words}"
+
+
+def areas_words(areas: Areas) -> str:
+    """Deletion and insertion, each with that of random order in brackets."""
+    gone, come, gone_random, come_random = map(two, areas)
+    return f"del. {gone} ({gone_random}) · ins. {come} ({come_random})"
+
+
+def two(value: float) -> str:
+    """Two places, and no −0.00."""
+    return f"{round(value, 2) + 0:.2f}"
 
 
 def digits(value: float) -> str:
@@ -197,7 +219,7 @@ def _blocks(unit: UnitPatches, field: ReceptiveField | None, dataset: Dataset, p
     return UnitBlocks(
         unit.channel, placed, _block([pictures.centred(p, scale=scale) for p in unit.projections]), _block(photos),
         _block([pictures.centred(p, scale=control_scale) for p in control]), scale, control_scale,
-        float(np.mean([ssim(*pair) for pair in pairs])), float(np.mean([rank_correlation(*pair) for pair in pairs])),
+        float(np.mean([ssim(*pair) for pair in pairs])), float(np.mean([rank_correlation(*pair) for pair in pairs])), unit.areas,
     )
 
 
@@ -219,4 +241,7 @@ def _row(unit: UnitBlocks) -> Picture:
     return np.concatenate([gap, gap, unit.projections, gap, unit.patches, gap, unit.control, gap, gap], axis=1)
 
 
-__all__ = ["WORDS", "LayerAtlas", "PlacedPhoto", "UnitBlocks", "digits", "layer_atlas", "layer_sheet", "tile_side"]
+__all__ = [
+    "AREAS", "SCALE", "WORDS", "LayerAtlas", "PlacedPhoto", "UnitBlocks", "areas_words", "digits", "layer_atlas", "layer_sheet",
+    "tile_side", "two",
+]

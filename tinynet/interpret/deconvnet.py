@@ -110,10 +110,10 @@ class deconvnet(Attribution):
 
     name = "deconvnet"
 
-    def __init__(self, model: Layer, overlap: str = "sum") -> None:
+    def __init__(self, model: Layer, overlap: str = "sum", workers: int | None = None) -> None:
         if overlap not in ("sum", "max"):
             raise ArgumentError(f'deconvnet: expected overlap "sum" or "max", got {overlap!r}')
-        super().__init__(model)
+        super().__init__(model, workers)
         self.overlap = overlap
 
     def step(self, path: str, layer: Layer, saved: Any, signal: Array) -> Array:

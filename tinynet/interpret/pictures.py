@@ -2,7 +2,7 @@
 
 A projection has signs, and zero means "nothing": it is shown zero-centred, mid grey for 0, scaled by a stated percentile of its
 magnitude. (Stretching from smallest to largest would move zero and paint structure where there is none.) Maps of one sign are
-shown in cividis, maps with a sign in a blue-white-orange scale; both can be read by colour-blind readers.
+shown in cividis, maps with a sign in a purple-white-orange scale; both can be read by colour-blind readers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def heat(values: Array, low: float | None = None, high: float | None = None) -> 
 
 
 def signed(values: Array, percentile: float = PERCENTILE) -> Picture:
-    """A map (H, W) with a sign: blue is negative, white 0, orange positive, scaled by the percentile of its magnitude."""
+    """A map (H, W) with a sign: purple is negative, white 0, orange positive, scaled by the percentile of its magnitude."""
     from matplotlib import colormaps
 
     values = _host(values, 2)

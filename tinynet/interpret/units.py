@@ -89,6 +89,17 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)[:3])
 
 
+def targets(x: Array, target: Any) -> Array | None:
+    """The class (N,) that is asked about in each image; None: what the model says. target: a class, or one an image."""
+    if target is None or x.ndim < 2:
+        return None
+    xp = array_module(x)
+    chosen = xp.asarray(target)
+    if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (len(x),)):
+        raise ArgumentError(f"expected target to be a class number or {len(x)} of them, got {target!r}")
+    return xp.broadcast_to(chosen, (len(x),))
+
+
 def _class_mask(y: Array, target: Any) -> Array:
     xp = array_module(y)
     mask = xp.zeros_like(y)
@@ -97,11 +108,10 @@ def _class_mask(y: Array, target: Any) -> Array:
     if target is None:
         chosen = y.argmax(axis=1)                               # what the model says
     else:
-        chosen = xp.asarray(target)
-        if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (len(y),)):
-            raise ArgumentError(f"expected target to be a class number or {len(y)} of them, got {target!r}")
-        if int(chosen.min()) < 0 or int(chosen.max()) >= y.shape[1]:
-            raise ArgumentError(f"the model has classes 0 to {y.shape[1] - 1}, got target {target!r}")
+        chosen = xp.asarray(targets(y, target))
+        for bound in (int(chosen.min()), int(chosen.max())):
+            if not 0 <= bound < y.shape[1]:
+                raise ArgumentError(f"the model has classes 0 to {y.shape[1] - 1}, got target {bound}")
     mask[xp.arange(len(y)), chosen] = 1
     return mask
 

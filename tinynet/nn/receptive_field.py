@@ -144,7 +144,8 @@ def _windowed(layer: Any, field: ReceptiveField, n: int) -> ReceptiveField:
     if isinstance(layer, _ConvTranspose):                       # output q sees the inputs (q + padding − k·dilation) / stride
         jump = tuple(j / s for j, s in zip(field.jump, stride, strict=True))
         # Where the stride does not divide the kernel's span the outputs see ⌊span/s⌋ or one more, not all at one distance.
-        size = tuple(f + _real(Fraction(span, s)) * j for f, span, s, j in zip(field.size, spans, stride, field.jump, strict=True))
+        reach = [_real(Fraction(span, s)) for span, s in zip(spans, stride, strict=True)]
+        size = tuple(f + r * j for f, r, j in zip(field.size, reach, field.jump, strict=True))
         start = tuple(b + (p - span) * j for b, p, span, j in zip(field.start, low, spans, jump, strict=True))
         return ReceptiveField(size, jump, start)
     size = tuple(f + span * j for f, span, j in zip(field.size, spans, field.jump, strict=True))
