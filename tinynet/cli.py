@@ -18,7 +18,12 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )
 
-Model = Annotated[Path, typer.Argument(help="A model file, as `tinynet train` writes it: runs/cat/model.safetensors.")]
+Model = Annotated[Path, typer.Argument(
+    help="A model: a file that `tinynet train` wrote, runs/cat/model.safetensors; PyTorch's weights of a known network; "
+    "or squeezenet1_1, which is in the box.")]
+Photos = Annotated[list[Path], typer.Argument(
+    metavar="[MODEL] PHOTO...", help="Photos: JPEG, PNG, WebP; of any size. Before them a model, a file of weights "
+    "(.safetensors, .pth, .npz), unless it is to be the ImageNet network in the box.")]
 Data = Annotated[Path | None, typer.Option(
     help="A folder of class folders (or of train/ and test/ with these). Default: the embedded photos.")]
 Workers = Annotated[int | None, typer.Option(help="Threads that share a batch. Default: one a core.")]
@@ -126,8 +131,8 @@ def evaluate(
 @app.command()
 @_plainly
 def predict(
-    model: Model,
-    photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP.")],
+    photos: Photos,
+    top: Annotated[int, typer.Option(help="Classes to name for each photo, the most probable first.")] = 1,
 ) -> None:
     """Say what is on photos: class and probability, a line a photo. A photo that cannot be read is named, and the
     exit code is 1.
@@ -135,12 +140,12 @@ def predict(
     import numpy as np
 
     from .data import read_photo
-    from .models import load_model
     from .train import predict as run
 
-    trained = load_model(model)
-    transform, failed, width = trained.preprocessing.transform(), False, max(len(str(path)) for path in photos)
-    for path in photos:
+    _at_least(top=(top, 1))
+    trained, paths = _model_and(photos, "a photo")
+    transform, failed, width = trained.preprocessing.transform(), False, max(len(str(path)) for path in paths)
+    for path in paths:
         try:
             x = transform(read_photo(path, size=None), np.random.default_rng(0))
         except TinynetError as error:
@@ -148,8 +153,8 @@ def predict(
             print(f"tinynet: {error}", file=sys.stderr)
             continue
         probabilities = run(trained.model, x[None], views=trained.preprocessing.views)[0]
-        best = int(probabilities.argmax())
-        print(f"{path!s:<{width}}  {trained.classes[best]}  {100 * probabilities[best]:.1f} %")
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        print(f"{path!s:<{width}}  " + "   ".join(f"{trained.classes[i]}  {100 * probabilities[i]:.1f} %" for i in best))
     if failed:
         raise typer.Exit(1)
 
@@ -162,17 +167,18 @@ def summary(
 ) -> None:
     """Print a model as a table: output shapes, parameters, memory, multiply-adds, receptive fields."""
     from . import nn
-    from .models import create, entry, load_model, names, nearest
+    from .models import create, entry, load_model, names, names_model, nearest
 
     _at_least(size=(size, 1))
     if model in names():
         network, (channels, side, _) = create(model, rng=nn.init.no_draws), entry(model).input_size
-    elif "/" not in model and not model.endswith(".safetensors") and not Path(model).exists():
+    elif "/" not in model and not names_model(model) and not Path(model).exists():
         raise ArgumentError(f"no model file and no model named {model!r}; nearest: {nearest(model)}")
     else:
         trained = load_model(model)
         network, channels, side = trained.model, 3, trained.preprocessing.crop
-        print(f"classes: {', '.join(trained.classes)}")
+        shown = [*trained.classes[:12], *(["…"] if len(trained.classes) > 12 else [])]
+        print(f"{len(trained.classes):,} classes: {', '.join(shown)}")
     print(nn.summary(network, (channels, size or side, size or side)))
 
 
@@ -191,6 +197,28 @@ def models(
     known = entry(name)
     print(*(f"{line}\n" for line in (known.paper, known.preprocessing and known.preprocessing.words) if line), sep="")
     print(nn.summary(create(name, rng=nn.init.no_draws), known.input_size))
+
+
+@app.command()
+@_plainly
+def convert(
+    source: Annotated[Path, typer.Argument(help="Weights: .safetensors, .npz, or what torch.save wrote. Nothing in it is run.")],
+    target: Annotated[Path, typer.Argument(help="The file to write: .safetensors, which PyTorch reads, too, or .npz.")],
+    model: Annotated[str | None, typer.Option(
+        help="The network that the weights are of (tinynet models lists them). Default: what names and shapes tell.")] = None,
+    key: Annotated[str | None, typer.Option(help="The entry of a checkpoint that holds the weights.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Write float16: half the size, rounded.")] = False,
+) -> None:
+    """Convert weights to safetensors or .npz. Where the network is known, a .safetensors is a model file for all commands."""
+    from .models import TrainedModel
+    from .models import convert as run
+
+    kept, written = run(source, target, model, key=key, half=half)
+    if isinstance(kept, TrainedModel):
+        print(f"{written}: {kept.name}, {len(kept.classes):,} classes")
+    else:
+        count = sum(x.size for x in kept.values())
+        print(f"{written}: {len(kept):,} arrays, {count:,} numbers; of no network that is known here")
 
 
 @app.command()
@@ -228,8 +256,7 @@ def data(
 @app.command()
 @_plainly
 def explain(
-    model: Model,
-    photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP; of any size.")],
+    photos: Photos,
     layers: Annotated[list[str] | None, typer.Option(
         help="A layer, or LAYER:CHANNEL for one unit, or several with commas; may be given again. Default: the rectified maps of "
         "up to five convolutions.")] = None,
@@ -243,11 +270,11 @@ def explain(
     with redrawn weights. A photo that cannot be read is named, and the exit code is 1.
     """
     from .interpret.explain_photos import explain_photos
-    from .models import load_model
 
     _at_least(units=(units, 1))
+    trained, paths = _model_and(photos, "a photo")
     made = explain_photos(
-        load_model(model), photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
+        trained, paths, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
         units=units, target=target, mask=mask, command=shlex.join(["tinynet", *sys.argv[1:]]),
     )
     for line in (*made.failed, *([made.warning] if made.warning else [])):
@@ -260,9 +287,9 @@ def explain(
 @app.command()
 @_plainly
 def atlas(
-    model: Model,
-    folder: Annotated[Path | None, typer.Argument(help="A folder of photos, or of class folders. Default: the embedded "
-                                                  "test photos.")] = None,
+    folder: Annotated[list[Path] | None, typer.Argument(
+        metavar="[MODEL] [FOLDER]", help="A folder of photos, or of class folders. Default: the embedded test photos. Before it "
+        "a model, a file of weights (.safetensors, .pth, .npz), unless it is to be the ImageNet network in the box.")] = None,
     layers: Annotated[list[str] | None, typer.Option(
         help="A layer, or several with commas; may be given again. Default: the rectified maps of every convolution.")] = None,
     units: Annotated[int, typer.Option(help="Units of a layer to show, evenly spread over the active ones; 0: all.")] = 32,
@@ -273,15 +300,16 @@ def atlas(
     """Show what excites each unit of a model most: its nine strongest photos and their projections, as one HTML file."""
     from .data import any_photos, embedded
     from .interpret.report import make_atlas
-    from .models import load_model
 
     _at_least(units=(units, 0), workers=(workers, 1))
-    trained = load_model(model)
-    photos: Any = embedded("test") if folder is None else any_photos(folder)
+    trained, rest = _model_and(folder or [])
+    if len(rest) > 1:
+        raise ArgumentError(f"expected one folder of photos, got {' and '.join(map(str, rest))}")
+    photos: Any = any_photos(rest[0]) if rest else embedded("test")
     made = make_atlas(
         trained, photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
         units=units or None, workers=workers, resume=resume,
-        photos=f"{len(photos):,} {'embedded photos' if folder is None else f'photos of {folder.resolve().name}'}",
+        photos=f"{len(photos):,} {f'photos of {rest[0].resolve().name}' if rest else 'embedded photos'}",
         command=shlex.join(word for word in ["tinynet", *sys.argv[1:]] if word != "--resume"),
     )
     if made.warning:
@@ -333,6 +361,16 @@ def confusion_text(matrix: Any, classes: list[str]) -> str:
     head = " " * (width + 5) + "  ".join(f"{name:>{width}}" for name in classes) + "   (predicted)"
     rows = ["  ".join(f"{int(v):>{width}}" for v in row) for row in matrix]
     return "\n".join([head, *(f"is {name:>{width}}  {row}" for name, row in zip(classes, rows, strict=True))])
+
+
+def _model_and(words: list[Path], needed: str = "") -> tuple[Any, list[Path]]:
+    """The model that the first word names, or the one in the box, and the other words. needed: what must be among these."""
+    from .models import boxed, load_model, names_model
+
+    given = bool(words) and names_model(words[0])
+    if len(words) == given and needed:
+        raise ArgumentError(f"expected {needed} after the model {words[0]}")
+    return (load_model(words[0]), words[1:]) if given else (boxed(), words)
 
 
 def _at_least(**options: tuple[int | None, int]) -> None:

@@ -2,13 +2,14 @@
 
 from . import alexnet, catnet, cifar_resnet, googlenet, lenet, mobilenet, resnet, squeezenet, tinyvgg, vgg, zfnet
 from .file import TrainedModel, check_classes
-from .load import BOXED, boxed, imagenet_classes, load, load_model, trained
+from .loading import BOXED, boxed, convert, imagenet_classes, load, load_model, names_model, trained
 from .registry import IMAGENET, Entry, Paper, create, entry, names, nearest, register
 from .state import Weights, load_weights
 from .table import ModelRow, model_rows, models_table
 
 __all__ = [
     "create", "names", "entry", "nearest", "register", "Entry", "Paper", "IMAGENET", "ModelRow", "model_rows", "models_table",
-    "TrainedModel", "load", "load_model", "load_weights", "Weights", "trained", "BOXED", "boxed", "imagenet_classes", "check_classes",
+    "TrainedModel", "load", "load_model", "load_weights", "Weights", "trained", "BOXED", "boxed", "convert", "imagenet_classes",
+    "names_model", "check_classes",
     "catnet", "lenet", "alexnet", "zfnet", "vgg", "googlenet", "resnet", "cifar_resnet", "squeezenet", "mobilenet", "tinyvgg",
 ]

@@ -36,7 +36,10 @@ class TrainedModel(NamedTuple):
     """Where it comes from, for people: figures, the command."""
 
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
-        """Write the file, whole or not at all. half: the weights as float16, rounded. Raises FileError (a full disk, no permission)."""
+        """Write the file, whole or not at all. half: the weights as float16, rounded.
+
+        Raises FileError (a full disk, no permission).
+        """
         record = {
             "model": self.name, "arguments": self.arguments, "classes": self.classes,
             "preprocessing": self.preprocessing.to_dict(), "notes": self.notes,

@@ -1,9 +1,8 @@
 """Reading a pickle as data, without running it.
 
 Python's own unpickler is a small machine that calls what the file names. This one is the same stack machine with nothing to
-call: it builds plain values and containers, a name (GLOBAL) is looked up in a table that the caller gives and is never imported,
-and whatever is not in the table is refused by its name. No attribute is ever set, and nothing is ever compared or hashed but short
-plain keys.
+call: it builds plain values and containers; a name (GLOBAL) is looked up in a table that the caller gives and is never imported;
+whatever is not in the table is refused by its name. No attribute is ever set, and nothing is hashed but plain keys.
 
 The opcodes are told apart by pickletools, Python's own disassembler, which runs nothing either.
 """

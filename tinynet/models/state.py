@@ -32,13 +32,17 @@ class Weights(dict[str, np.ndarray]):
     """
 
     def __init__(
-        self, arrays: Mapping[str, np.ndarray], path: Path, others: list[str] | None = None, metadata: Mapping[str, str] | None = None
+        self, arrays: Mapping[str, np.ndarray], path: Path, others: list[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(arrays)
         self.path, self.others, self.metadata = path, others or [], dict(metadata or {})
 
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
-        """Write .safetensors, which PyTorch reads, or .npz; whole or not at all. half: floats as float16, rounded. Raises FileError."""
+        """Write .safetensors, which PyTorch reads, or .npz; whole or not at all. half: floats as float16, rounded.
+
+        Raises FileError.
+        """
         path = Path(path)
         arrays = {name: x.astype(np.float16) if half and x.dtype.kind == "f" else x for name, x in self.items()}
         if path.suffix == ".safetensors":
@@ -53,8 +57,8 @@ class Weights(dict[str, np.ndarray]):
 def load_weights(path: str | os.PathLike[str], key: str | None = None) -> Weights:
     """The arrays of a file by name.
 
-    In a PyTorch checkpoint the weights are looked for under the usual names (WRAPPERS), and "module." and "_orig_mod." before every
-    name are left out; containers of several networks give "generator.0.weight" and so on. key: the entry to take instead.
+    In a PyTorch checkpoint the weights are looked for under the usual names (WRAPPERS), and "module." and "_orig_mod." before
+    every name are left out; containers of several networks give "generator.0.weight" and so on. key: the entry to take instead.
     Raises FileError, in one line, for a file that is missing, damaged, cut short, of another kind, or a trap.
     """
     path = Path(path)
@@ -112,7 +116,7 @@ def _array(content: bytes, what: str) -> np.ndarray:
             raise ValueError(f"version {version}")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except Exception as error:                                  # the header is a Python literal: nearly anything may be wrong with it
+    except Exception as error:                                  # a Python literal: nearly anything may be wrong with it
         raise FileError(f"{what}: damaged, or no array ({type(error).__name__})") from None
     if dtype.hasobject or dtype.kind not in "fiubc" or dtype.subdtype is not None:
         kind = "objects of Python's, which would have to be run" if dtype.hasobject else f"{dtype}"
@@ -121,7 +125,8 @@ def _array(content: bytes, what: str) -> np.ndarray:
     if any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(body) or len(shape) > 64:
         raise FileError(f"{what}: damaged: {shape} of {dtype} do not have {len(body):,} bytes")
     x = np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
-    return x.astype(np.float32) if x.dtype.itemsize == 2 and x.dtype.kind == "f" else x.astype(x.dtype.newbyteorder("="), copy=False)
+    half = x.dtype.kind == "f" and x.dtype.itemsize == 2
+    return x.astype(np.float32 if half else x.dtype.newbyteorder("="), copy=False)
 
 
 def _collect(path: Path, value: Any, key: str | None) -> Weights:
@@ -132,9 +137,7 @@ def _collect(path: Path, value: Any, key: str | None) -> Weights:
             raise ArgumentError(f"{path}: no entry {key!r}; there is {known[:300]}")
         value = value[key]
     for _ in range(_DEPTH):
-        if not isinstance(value, dict) or any(isinstance(x, (Tensor, NumpyArray)) for x in value.values()):
-            break
-        inner = next((value[w] for w in WRAPPERS if isinstance(value.get(w), dict) and value[w]), None)
+        inner = next((value[w] for w in WRAPPERS if _holds_tensors(value.get(w))), None) if isinstance(value, dict) else None
         if inner is None:
             break
         value = inner
@@ -144,9 +147,17 @@ def _collect(path: Path, value: Any, key: str | None) -> Weights:
     return Weights(arrays, path, others)
 
 
+def _holds_tensors(value: Any) -> bool:
+    """Whether this is a dict with tensors, or with such a dict under one of the usual names."""
+    return isinstance(value, dict) and any(
+        isinstance(x, (Tensor, NumpyArray)) or (name in WRAPPERS and isinstance(x, dict) and any(
+            isinstance(y, (Tensor, NumpyArray)) for y in x.values())) for name, x in value.items()
+    )
+
+
 def _flatten(path: Path, value: Any, name: str, arrays: dict[str, np.ndarray], others: list[str], depth: int) -> None:
     if len(arrays) + len(others) > MOST_TENSORS or depth > _DEPTH:
-        raise FileError(f"{path}: containers in containers, more than {MOST_TENSORS:,} or {_DEPTH} deep; weights are not like that")
+        raise FileError(f"{path}: more than {MOST_TENSORS:,} values, or containers {_DEPTH} deep; weights are not like that")
     if isinstance(value, (Tensor, NumpyArray)):
         x = value.array() if isinstance(value, Tensor) else value.array
         name = _name(path, name or "tensor")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -84,7 +84,8 @@ class Rebuilder:
         self.known: dict[str, Constructor | None] = {**names, **CONTAINERS, **NUMPY}
 
     def tensor(
-        self, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any = False, hooks: Any = None, metadata: Any = None
+        self, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any = False, hooks: Any = None,
+        metadata: Any = None,
     ) -> Tensor:
         if not isinstance(storage, Storage):
             raise TypeError("a tensor without a storage")
@@ -133,7 +134,7 @@ def item_size(code: str) -> int:
 
 def numbers(content: Any, code: str, big: bool = False) -> np.ndarray:
     """Bytes as numbers (N,), in the machine's order; half precision is widened to float32, which loses nothing."""
-    order = ">" if big else "<"
+    order: Literal["<", ">"] = ">" if big else "<"
     if code == _BFLOAT16:                                       # the upper half of a float32
         wide: np.ndarray = np.frombuffer(content, f"{order}u2").astype(np.uint32) << 16
         return wide.view(np.float32)
@@ -214,7 +215,8 @@ def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any = "C") -> np.nd
         raise TypeError("an array without its type")
     content = content.encode("latin-1") if isinstance(content, str) else content
     x = np.frombuffer(content, dtype.dtype).reshape(_size(shape), order=order)
-    return x.astype(np.float32) if x.dtype.itemsize == 2 and x.dtype.kind == "f" else x.astype(x.dtype.newbyteorder("="))
+    half = x.dtype.kind == "f" and x.dtype.itemsize == 2
+    return x.astype(np.float32 if half else x.dtype.newbyteorder("="))
 
 
 def _made(content: Any, dtype: Any, shape: Any, order: Any = "C") -> NumpyArray:

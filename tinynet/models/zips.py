@@ -20,8 +20,9 @@ MOST_EXPANSION = 100
 class Archive:
     """The entries of a zip archive by name. A with block. Raises FileError for damage and for what a bomb or a trap would be.
 
-    Refused before anything is read: names that lead out of a folder, names that come twice, entries that overlap or are encrypted,
-    other compression than deflate, and more than MOST_EXPANSION times its size. Every entry that is read is held to its checksum.
+    Refused before anything is read: names that lead out of a folder, names that come twice, entries that overlap or are
+    encrypted, other compression than deflate, and more than MOST_EXPANSION times its size. Every entry that is read is held
+    to its checksum.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,20 +77,21 @@ class Archive:
         entries: dict[str, zipfile.ZipInfo] = {}
         for info in infos:
             name = info.filename
-            if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name or not name.isprintable():
+            steps = name.replace("\\", "/").split("/")
+            if not steps[0] or ".." in steps or ":" in name or not name.isprintable():
                 raise FileError(f"{self.path}: an entry named {name[:120]!r} would lead out of its folder; nothing was unpacked")
             if name in entries:
                 raise FileError(f"{self.path}: two entries are named {name[:120]!r}")
             if info.flag_bits & 1:
                 raise FileError(f"{self.path}: {name[:120]!r} is encrypted")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise FileError(f"{self.path}: {name[:120]!r} is compressed by method {info.compress_type}; expected none or deflate")
+                raise FileError(f"{self.path}: {name[:120]!r} is compressed by method {info.compress_type}; expected deflate")
             entries[name] = info
         stated, packed = sum(i.file_size for i in infos), sum(i.compress_size for i in infos)
         if packed > self.size:
             raise FileError(f"{self.path}: its entries overlap: {packed:,} bytes of them in a file of {self.size:,}")
         if stated > max(FREE_SIZE, MOST_EXPANSION * self.size):
             raise FileError(
-                f"{self.path}: would unpack to {stated:,} bytes from {self.size:,}; expected at most {MOST_EXPANSION} times as many"
+                f"{self.path}: {self.size:,} bytes would unpack to {stated:,}; expected at most {MOST_EXPANSION} times as many"
             )
         return entries

