@@ -53,6 +53,11 @@ def _plainly(command: Callable[..., None]) -> Callable[..., None]:
 @_plainly
 def train(
     data: Data = None,
+    start: Annotated[str | None, typer.Option(
+        "--from", help="Go on from a trained network: squeezenet1_1, in the box, or a file of weights. Needs --data.")] = None,
+    freeze: Annotated[str | None, typer.Option(
+        help="Leave the network as it is up to this layer, itself included, and train what comes behind: --from squeezenet1_1 "
+        "--freeze features.")] = None,
     test: Annotated[Path | None, typer.Option(help="A folder of class folders to test on.")] = None,
     size: Annotated[int | None, typer.Option(
         help="Side of the input in pixels. Default: 32 for the embedded photos, 224 for a folder.")] = None,
@@ -66,14 +71,20 @@ def train(
     workers: Workers = None,
 ) -> None:
     """Train a classifier of photos; by default cat or not, on the embedded photos, in a few minutes."""
-    from .train.classifier import recipe_for, train_classifier
+    from .models import load_model
+    from .train.classifier import fine_tuning, recipe_for, train_classifier
     from .train.photos import check_size, embedded_parts, folder_parts
 
     _at_least(epochs=(epochs, 1), seed=(seed, 0), per_class=(per_class, 0), workers=(workers, 1))
+    if start is not None and (data is None or size is not None):
+        raise ArgumentError("--from goes with --data DIR, and without --size: the size is that of the trained network")
+    if start is None and freeze is not None:
+        raise ArgumentError("--freeze goes with --from: drawn weights are not worth keeping")
     protocol = size == 224
     size = size or (32 if data is None else 224)
     check_size(size, data is not None)
-    recipe = recipe_for(size)
+    begun = None if start is None else load_model(start)
+    recipe = recipe_for(size) if begun is None else fine_tuning(begun, freeze)
     if data is None:
         if test is not None or per_class is not None:
             raise ArgumentError("--test and --per-class go with --data DIR")
@@ -86,7 +97,7 @@ def train(
     train_classifier(
         parts, recipe, output, seed=seed, epochs=epochs, workers=workers, resume=resume,
         positive="cat" if "cat" in parts.train.classes else None,
-        command=shlex.join(word for word in words if word != "--resume"),
+        command=shlex.join(word for word in words if word != "--resume"), start=begun, freeze=freeze,
     )
 
 
