@@ -65,15 +65,18 @@ def cascade(model: Layer, rng: np.random.Generator) -> list[tuple[str, Layer]]:
 def untrained(model: Layer) -> str | None:
     """Why the model looks as if nobody had trained it, or None.
 
-    Either its BatchNorms have never seen a batch, or every weight has the spread of a fresh one (He, Xavier or PyTorch's
-    default) to within what chance allows. A few steps of training go unnoticed in the second case.
+    Its weights are all zero (init.no_draws), or its BatchNorms have never seen a batch, or every weight has the spread of a fresh
+    one (He, Xavier, PyTorch's default, or the 0.01 of AlexNet's time) to within what chance allows. A few steps of training go
+    unnoticed in the last case.
     """
-    norms = [layer for _, layer in model.layers() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
-    if norms:
-        return None if any(_has_seen(layer) for layer in norms) else "its BatchNorms have never seen a batch"
     weights = [to_host(layer.weight) for _, layer in model.layers()                # type: ignore[attr-defined]
                if "weight" in layer.parameter_names and getattr(layer, "weight", None) is not None]
     weights = [w for w in weights if w.ndim >= 2]
+    if weights and not any(w.any() for w in weights):
+        return "its weights are all zero"
+    norms = [layer for _, layer in model.layers() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    if norms:
+        return None if any(_has_seen(layer) for layer in norms) else "its BatchNorms have never seen a batch"
     if weights and all(_looks_fresh(w) for w in weights):
         return "its weights are spread as freshly drawn ones"
     return None
@@ -88,7 +91,7 @@ def _looks_fresh(weight: np.ndarray) -> bool:
     """The root mean square is that of a usual initialisation, to within four standard errors (of N(0, σ²): σ/√(2n))."""
     fan_in, fan_out = fans(weight.shape)
     rms = sqrt(float(np.mean(np.square(weight, dtype=np.float64))))
-    usual = [sqrt(1 / (3 * fan_in)), sqrt(2 / fan_in), sqrt(2 / fan_out), sqrt(1 / fan_in), sqrt(2 / (fan_in + fan_out))]
+    usual = [sqrt(1 / (3 * fan_in)), sqrt(2 / fan_in), sqrt(2 / fan_out), sqrt(1 / fan_in), sqrt(2 / (fan_in + fan_out)), 0.01]
     return any(abs(rms / sigma - 1) < 4 / sqrt(2 * weight.size) for sigma in usual)
 
 
