@@ -31,9 +31,10 @@ FAMILIES = {
     "dropout": ["dropout"], "norm": ["norm"], "pad": ["pad"], "interpolate": ["interpolate"],
     "_correlate": ["conv", "conv_transpose"], "_geometry": ["conv", "max_pool", "avg_pool"], "_along": ["pad", "interpolate"],
     "_check": ["linear", "conv", "max_pool", "softmax", "loss"],
-    "interpret.units": ["walks"], "interpret.attribution": ["walks"], "interpret.deconvnet": ["walks"],
-    "interpret.guided": ["walks", "captum"], "interpret.gradients": ["walks", "captum"], "interpret.cam": ["walks", "captum"],
-    "interpret.mirror": ["walks"], "interpret.patches": ["patches"], "interpret.scores": ["scores"],
+    "interpret.units": ["walks"], "interpret.attribution": ["walks", "batches"], "interpret.deconvnet": ["walks"],
+    "interpret.guided": ["walks", "captum"], "interpret.gradients": ["walks", "captum", "batches"],
+    "interpret.cam": ["walks", "captum"], "interpret.mirror": ["walks"], "interpret.patches": ["patches"],
+    "interpret.scores": ["scores"], "interpret.deletion": ["deletion"],
     "interpret.control": ["control"], "interpret.top": ["top"], "nn.receptive_field": ["summary"],
 }  # fmt: skip
 """Module → the files of tests that hold it, in the folder of its package."""

@@ -344,6 +344,7 @@ def study(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer photos, positions and steps, for a first look.")] = False,
     seed: Annotated[int, typer.Option(help="Of which photos are taken, and of what is drawn.")] = 0,
     workers: Workers = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
 ) -> None:
     """Do the experiments of Zeiler & Fergus (2014) on a model: occlusion, invariance, filters, transfer and the rest."""
     from .data import ImageFolder, any_photos, embedded
@@ -355,8 +356,8 @@ def study(
     photos: Any = embedded("test") if folder is None else any_photos(folder)
     made = run_study(
         trained, photos, output, epochs=train, quick=quick, boxes=None if boxes is None else read_boxes(boxes), seed=seed,
-        others=None if transfer is None else ImageFolder(transfer), workers=workers,
-        command=shlex.join(["tinynet", *sys.argv[1:]]),
+        others=None if transfer is None else ImageFolder(transfer), workers=workers, resume=resume,
+        command=shlex.join(word for word in ["tinynet", *sys.argv[1:]] if word != "--resume"),
     )
     print("\n" + "\n\n".join(made.findings))
     print(f"\n{made.output / 'figures.json'}\n{made.output / 'findings.txt'}")

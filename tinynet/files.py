@@ -65,7 +65,7 @@ def read_safetensors(path: str | os.PathLike[str], expected: str = "") -> tuple[
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
-    except TypeError:
+    except (TypeError, AttributeError):                         # the type's name is none of NumPy's
         return _widened(path)
     except (OSError, SafetensorError) as error:
         raise FileError(f"{path}: damaged, or not a safetensors file ({error})") from None
@@ -86,7 +86,7 @@ def _widened(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         for name, kind in plain.items():
             try:
                 brain[name] = file.get_tensor(name)
-            except TypeError:
+            except (TypeError, AttributeError):
                 raise FileError(f"{path}: {name} is of the type {kind}, which NumPy does not have") from None
         return brain, file.metadata() or {}
 

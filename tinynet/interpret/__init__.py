@@ -10,7 +10,7 @@ from ..nn import ReceptiveField, receptive_field
 from .atlas import LayerAtlas, layer_atlas, layer_sheet
 from .attribution import Attribution
 from .cam import grad_cam
-from .control import cascade, randomised
+from .control import cascade, control_projection, randomised
 from .correspondence import Correspondence, correspondence, plot_correspondence
 from .deconvnet import deconv, deconvnet
 from .deletion import deletion, insertion
@@ -40,7 +40,7 @@ __all__ = [
     "Evolution", "plot_evolution", "Correspondence", "correspondence", "plot_correspondence",
     "FilterConstraint", "active_shares", "filter_pictures", "filter_statistics", "plot_filters", "renormalise_filters",
     "TopActivations", "top_activations", "UnitPatches", "unit_patches", "LayerAtlas", "layer_atlas", "layer_sheet",
-    "receptive_field", "ReceptiveField", "randomised", "cascade",
+    "receptive_field", "ReceptiveField", "randomised", "cascade", "control_projection",
     "rank_correlation", "ssim", "deletion", "insertion", "pointing", "energy_inside", "chance", "centre_guess",
     "Maximisation", "first_layer_optimum", "maximise", "plot_maximisation",
 ]

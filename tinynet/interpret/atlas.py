@@ -7,7 +7,6 @@ they were found in, and the control, the same projections through a network with
 from __future__ import annotations
 
 import os
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from ..nn import Layer
 from ..nn.receptive_field import ReceptiveField, receptive_field
 from . import pictures
 from .control import randomised
+from .deconvnet import MEANING
 from .deletion import Areas
 from .patches import UnitPatches, cut, reduced, unit_patches, window
 from .pictures import Picture, Tile
@@ -32,8 +32,7 @@ from .scores import rank_correlation, ssim
 from .top import TopActivations
 
 WORDS = (
-    "A projection shows image structure that is compatible with this activation's route through the pooling switches. It is not "
-    "evidence for a class, and not the cause of an answer. The control is the same walk, from the same value at the same place, "
+    f"{MEANING} The control is the same walk, from the same value at the same place, "
     "through the network with all its weights redrawn: what both show comes from the photo and the switches, and was not learned."
 )
 SCALE = (
@@ -166,29 +165,27 @@ def layer_sheet(
     """
     shown = [atlas.units[i] for i in _spread(np.arange(len(atlas.units)), units)]
     columns = 1 if len(shown) < 3 else 2
-    width = 120 if columns == 1 else 152                        # letters in a line of the notes
     tiles = [Tile(_row(unit), caption(unit)) for unit in shown]
     rows: list[list[Tile | None]] = [list(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
     aspect = max((tile.picture.shape[0] / tile.picture.shape[1] for tile in tiles), default=0.3)
     count = f"{len(shown)} of {atlas.count} units" if len(shown) < atlas.count else f"{atlas.count} units"
     notes = [
         f"{atlas.layer} ({atlas.kind}), {count}; {atlas.sees}.",
-        *textwrap.wrap(_LEGEND.format(len(shown[0].photos) if shown else 0), width),
-        *textwrap.wrap(SCALE, width), *textwrap.wrap(WORDS, width), *([f"Made by: {command}"] if command else []),
+        _LEGEND.format(len(shown[0].photos) if shown else 0), SCALE, WORDS,
     ]
     return pictures.sheet(
-        rows, path, title=title or f"What excites the units of {atlas.layer} most", notes="\n".join(notes),
-        column_names=["projections   ·   photos   ·   control"] * columns, tile=4.4 if columns == 2 else 7.0, aspect=aspect,
+        rows, path, title=title or f"What excites the units of {atlas.layer} most", notes="\n".join(notes), command=command,
+        column_names=["projections   ·   photos   ·   control"] * columns, tile=5.4 if columns == 2 else 7.0, aspect=aspect,
     )
 
 
 def caption(unit: UnitBlocks) -> str:
-    """A unit's figures in a line."""
+    """A unit's figures in two lines."""
     values = [photo.value for photo in unit.photos]
     labels = ", ".join(f"{count} {shorten(label, 14)}" for label, count in unit.labels[:3])
     figures = f"{digits(values[0])} … {digits(values[-1])}; ±{digits(unit.scale)}"
-    words = "" if unit.areas is None else f"; {areas_words(unit.areas)}"
-    return f"unit {unit.channel}: {figures}; {labels}; like {two(unit.likeness)}{words}"
+    words = "" if unit.areas is None else f" · {areas_words(unit.areas)}"
+    return f"unit {unit.channel}: {figures}; {labels}\nlike {two(unit.likeness)}{words}"
 
 
 def areas_words(areas: Areas) -> str:

@@ -19,6 +19,8 @@ from ..nn.containers import Container
 from ..nn.init import fans
 from ..nn.layer import join
 from ..nn.norm import _BatchNorm
+from .deconvnet import deconvnet
+from .units import Unit, record, select
 
 
 def randomised(model: Layer, rng: np.random.Generator, down_to: str | None = None) -> Layer:
@@ -41,6 +43,14 @@ def randomised(model: Layer, rng: np.random.Generator, down_to: str | None = Non
             seen.add(id(layer))
             _redraw(path, layer, rng)
     return fresh
+
+
+def control_projection(control: Layer, model: Layer, x: Array, layer: str, unit: Unit) -> Array:
+    """What the deconvnet gives through the control for the unit's activation in the model: the walk begins with the same value at
+    the same place. x: (N, C, H, W). Returns x's shape.
+    """
+    taken = record(model, x, layer)
+    return deconvnet(control).back(record(control, x, layer), taken.output * select(taken, None, unit))
 
 
 def cascade(model: Layer, rng: np.random.Generator) -> list[tuple[str, Layer]]:
@@ -133,4 +143,4 @@ def _fresh(name: str, array: np.ndarray, rng: np.random.Generator) -> Array:
     return (array.mean() + array.std() * rng.standard_normal(array.shape)).astype(array.dtype)
 
 
-__all__ = ["cascade", "randomised", "untrained"]
+__all__ = ["cascade", "control_projection", "randomised", "untrained"]

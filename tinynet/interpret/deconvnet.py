@@ -23,6 +23,12 @@ from ..nn.pool import _MaxPool
 from .attribution import Attribution
 from .units import Record
 
+MEANING = (
+    "A projection shows image structure that is compatible with this activation's route through the pooling switches. It is not "
+    "evidence for a class, and not the cause of an answer."
+)
+"""What whoever looks at a projection is told."""
+
 
 @singledispatch
 def deconv(layer: Layer, saved: Saved, signal: Array) -> Array:

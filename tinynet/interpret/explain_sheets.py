@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def unit_sheet(
     return pictures.sheet(
         rows, path, title=title or f"The strongest units: {_says(found, classes)}", row_names=list(found.units),
         column_names=["place · sees · projection · own layer redrawn · all redrawn"] * columns, tile=4.7, aspect=0.2,
-        notes=_notes(found, [*words, *_mask_words(found)], command, 88 * columns + 10),
+        notes=_notes(found, [*words, *_mask_words(found)]), command=command,
     )
 
 
@@ -75,7 +74,7 @@ def class_sheet(
     return pictures.sheet(
         rows, path, title=title or f"Maps for {name}: {_says(found, classes)}", tile=1.45,
         row_names=["map", "laid over", *(f"redrawn\ndown to\n{layer}" for layer in down_to)],
-        column_names=["photo", *(made.name for made in found.maps)], notes=_notes(found, words, command, 260),
+        column_names=["photo", *(made.name for made in found.maps)], notes=_notes(found, words), command=command,
     )
 
 
@@ -105,10 +104,8 @@ def _name(number: int, classes: Sequence[str]) -> str:
     return classes[number] if number < len(classes) else f"class {number}"
 
 
-def _notes(found: Explanation, paragraphs: Sequence[str], command: str, width: int) -> str:
-    lead = [f"WARNING: {found.warning}."] if found.warning else []
-    made_by = [f"Made by: {command}"] if command else []
-    return "\n".join(line for words in (*lead, *paragraphs, *made_by) for line in textwrap.wrap(words, width))
+def _notes(found: Explanation, paragraphs: Sequence[str]) -> str:
+    return "\n".join([*([f"WARNING: {found.warning}."] if found.warning else []), *paragraphs])
 
 
 def _mask_words(found: Explanation) -> list[str]:
@@ -149,7 +146,7 @@ def _map_picture(made: ClassMap, attribution: np.ndarray) -> Picture:
 def _laid_over(shown: Picture, importance: np.ndarray) -> Picture:
     """The photo in grey under what is important; smoothed, so that single pixels show, and cut at its scale's end."""
     smooth = blur(np.maximum(importance, 0).astype(np.float64), _sigma(importance.shape))
-    return _large(pictures.overlay(shown, np.minimum(smooth, pictures.magnitude(smooth) or smooth.max()), strength=0.75))
+    return _large(pictures.overlay(shown, np.minimum(smooth, pictures.magnitude(smooth)), strength=0.75))
 
 
 def _strip(unit: UnitPicture, shown: Picture) -> Picture:

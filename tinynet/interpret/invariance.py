@@ -17,7 +17,7 @@ import numpy as np
 from ..backend import Array, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
-from ..figures import new_figure, save_figure, shorten
+from ..figures import new_figure, notes_below, save_figure, shorten
 from ..nn import Layer
 from .observe import beside_model, features, observe, probabilities, stages
 from .panels import COLOURS
@@ -170,7 +170,7 @@ def plot_invariance(
         "Distances are Euclidean, between the features of the transformed and of the untransformed photo. "
         f"What comes in from outside the photo has the colour {result.fill} (R, G, B)."
     )
-    figure.supxlabel(notes + (f"\n{command}" if command else ""), size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    notes_below(figure, notes, command)
     return save_figure(figure, path)
 
 

@@ -6,6 +6,7 @@ of its own, which holds the very array of its original. The two agree to the las
 
 from __future__ import annotations
 
+import textwrap
 from functools import singledispatch
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from ..nn.containers import Container
 from ..nn.conv import _Conv, _ConvTranspose
 from ..nn.norm import _BatchNorm
 from ..nn.pool import _MaxPool
-from .deconvnet import deconv, deconvnet
+from .deconvnet import MEANING, deconv, deconvnet
 
 
 class Pair(NamedTuple):
@@ -68,7 +69,8 @@ class Mirror(deconvnet):
     def __str__(self) -> str:
         width = max((len(pair.path) for pair in self.pairs), default=0)
         kind = max((len(type(pair.layer).__name__) for pair in self.pairs), default=0)
-        return "\n".join(f"{p.path:<{width}}  {type(p.layer).__name__:<{kind}} ↔ {p.words}" for p in self.pairs)
+        lines = (f"{p.path:<{width}}  {type(p.layer).__name__:<{kind}} ↔ {p.words}" for p in self.pairs)
+        return "\n".join([*lines, "", *textwrap.wrap(MEANING, 100)])
 
     __repr__ = __str__
 
@@ -137,6 +139,3 @@ def _overlaps(layer: _MaxPool) -> bool:
         integers("mirror", name, getattr(layer, name), layer.axes) for name in ("kernel_size", "stride", "dilation")
     )
     return any(d * (k - 1) + 1 > s for k, s, d in zip(kernel, stride, dilation, strict=True))
-
-
-

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..figures import BLUE, GREEN, ORANGE, PURPLE, RED, SKY, new_figure, save_figure, shorten
+from ..figures import BLUE, GREEN, ORANGE, PURPLE, RED, SKY, new_figure, notes_below, save_figure, shorten
 from .pictures import Picture
 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, "#F0E442", "#000000")
@@ -76,9 +75,8 @@ class Board:
         for text in legend.get_texts():
             text.set_parse_math(False)
 
-    def save(self, path: str | os.PathLike[str], notes: str = "") -> Path:
-        if notes:
-            self._figure.supxlabel("\n" + notes, size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    def save(self, path: str | os.PathLike[str], notes: str = "", command: str = "") -> Path:
+        notes_below(self._figure, notes, command)
         return save_figure(self._figure, path)
 
     def _next(self, title: str, caption: str) -> Any:
@@ -93,13 +91,8 @@ class Board:
         return axes
 
 
-def wrapped(text: str, inches: float) -> str:
-    """Notes broken into lines that fit a picture of that width, which is at least 5 inches."""
-    return "\n".join(textwrap.fill(line, int(17 * max(inches, 5.0))) for line in text.split("\n"))
-
-
 def _smooth(picture: Picture) -> str:
     return "nearest" if max(picture.shape[:2]) < 100 else "antialiased"
 
 
-__all__ = ["COLOURS", "Board", "wrapped"]
+__all__ = ["COLOURS", "Board"]

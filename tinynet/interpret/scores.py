@@ -156,8 +156,7 @@ def _pair(a: Array, b: Array) -> tuple[np.ndarray, np.ndarray]:
 
 def _shown(picture: np.ndarray) -> np.ndarray:
     """The grey levels 0 … 1 of a zero-centred picture."""
-    scale = magnitude(picture) or float(np.abs(picture).max())  # the percentile of a picture that is nearly empty is 0
-    return 0.5 + 0.5 * np.clip(picture / scale, -1, 1)
+    return 0.5 + 0.5 * np.clip(picture / magnitude(picture), -1, 1)
 
 
 def _span(shown: np.ndarray, least: int) -> slice:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ..errors import FileError
 from .pickles import read_pickle
-from .tensors import Rebuilder, Storage, item_size, storage_code
+from .tensors import CONTAINERS, Rebuilder, Storage, item_size, storage_code
 from .zips import FREE_SIZE, Archive
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001                # what files of the older format begin with
@@ -73,7 +73,7 @@ def _from_stream(path: Path, take: Callable[[Any], T]) -> T:
     """The older format: a number, a version, the writer's sizes, the value, the storages' keys, then the storages."""
     content = path.read_bytes()
     file, what = BytesIO(content), str(path)
-    if read_pickle(file, {}, what) != _MAGIC or read_pickle(file, {}, what) != _PROTOCOL:
+    if read_pickle(file, CONTAINERS, what) != _MAGIC or read_pickle(file, {}, what) != _PROTOCOL:
         raise FileError(f"{path}: a pickle, but not one that torch.save wrote; expected weights")
     system = read_pickle(file, {}, what)
     if not isinstance(system, dict) or system.get("little_endian") is not True:

@@ -95,7 +95,7 @@ def fine_tuning(start: TrainedModel, freeze: str | None = None) -> Recipe:
     return Recipe(
         model=start.name, arguments={k: v for k, v in start.arguments.items() if k != "classes"},
         preprocessing=replace(start.preprocessing, views=max(start.preprocessing.views, 2)),
-        augment=(transforms.RandomResizedCrop(size, scale=(0.5, 1.0)), transforms.RandomHorizontalFlip()), finish=(),
+        augment=(transforms.RandomResizedCrop(size, scale=(0.35, 1.0)), transforms.RandomHorizontalFlip()), finish=(),
         epochs=4 if freeze is None else 20, batch_size=16 if freeze is None else 32, lr=1e-4 if freeze is None else 1e-3,
         weight_decay=0.01, cache=max(256, start.preprocessing.resize),
     )
