@@ -669,6 +669,8 @@ def test_the_last_unit_of_each_axis_is_there() -> None:
     h, w = record(model, x, "conv1").output.shape[2:]
     assert saliency(model).attribute(x, layer="conv1", unit=(5, h - 1, w - 1)).any()
     assert saliency(model).attribute(x, layer="conv1", unit=[5, 0, 0]).any()
+    numbers = np.array([5, h - 1, w - 1])                       # as argmax and unravel_index give them
+    same(*(saliency(model).attribute(x, layer="conv1", unit=unit) for unit in (tuple(numbers), tuple(numbers.tolist()))))
     same(saliency(model).attribute(x, target=3), saliency(model).attribute(x, target=[3, 3]))
     for unit in (2, (2,), (2, "max"), (2, "all")):              # of a vector, a channel is one number
         same(saliency(model).attribute(x, layer="fc1", unit=2), saliency(model).attribute(x, layer="fc1", unit=unit))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from ..data import read_photo
 from ..data.preprocessing import Preprocessing
 from ..data.transforms import CenterCrop, Resize
-from ..errors import ArgumentError, FileError
+from ..errors import ArgumentError, FileError, nearest
 from ..files import make_folder, write_text
 from ..models import TrainedModel
 from .explain import Explanation, controls_of, explain
@@ -98,16 +97,14 @@ def _masks(mask: str | os.PathLike[str] | None, photos: Sequence[Any]) -> dict[P
     for photo in map(Path, photos):
         stem = next((s for s in (photo.stem, f"{photo.stem}_mask") if s in there), None)
         if stem is None:
-            near = ", ".join(difflib.get_close_matches(photo.stem, there, n=3, cutoff=0.3))
-            raise FileError(f"{mask}: no mask for {photo.name}" + (f"; nearest: {near}" if near else ""))
+            raise FileError(f"{mask}: no mask for {photo.name}; nearest: {nearest(photo.stem, there) or 'none, it is empty'}")
         found[photo] = there[stem]
     return found
 
 
 def _class(name: str, classes: Sequence[str]) -> int:
     if name not in classes:
-        near = difflib.get_close_matches(name, classes, n=3, cutoff=0.3) or list(classes)[:3]
-        raise ArgumentError(f"the model has no class {name!r}; nearest: {', '.join(near)}")
+        raise ArgumentError(f"the model has no class {name!r}; nearest: {nearest(name, classes)}")
     return list(classes).index(name)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..errors import ArgumentError
 from ..functional._check import integers
 from .activation import LogSoftmax, Softmax
-from .containers import Container, Sequential
+from .containers import Container, Residual, Sequential
 from .conv import _Conv, _ConvTranspose
 from .layer import Layer, join
 from .linear import Linear
@@ -57,7 +57,8 @@ def _through(layer: Layer, field: ReceptiveField | None, path: str, found: list)
             after = _child(child, after, path, name, found)
     else:
         behind = [_child(child, field, path, name, found) for name, child in layer.children()]
-        after = _union([*behind, field] if len(behind) == 1 else behind)
+        beside = [field] if isinstance(layer, Residual) and len(behind) == 1 else []      # the identity
+        after = _union([*behind, *beside])
     return after
 
 

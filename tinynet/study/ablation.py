@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data import Dataset, Loader, transforms
-from ..errors import ArgumentError, TinynetError
-from ..interpret.units import nearest
+from ..errors import ArgumentError, TinynetError, nearest
 from ..nn import CrossEntropyLoss, Dropout, Flatten, Identity, Layer, LeakyReLU, Linear, Sequential, Sigmoid, Tanh, init
 from ..nn.activation import _Rectifier
 from ..nn.conv import _Conv, _ConvTranspose
