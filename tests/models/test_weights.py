@@ -52,7 +52,7 @@ def test_squeezenet_is_pytorchs() -> None:
     got = model(x)
     assert untrained(model) is None
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
-    np.testing.assert_array_equal(np.argsort(-got, 1)[:, :2], np.argsort(-expected, 1)[:, :2])
+    np.testing.assert_array_equal(np.argsort(-got, 1)[:, :5], np.argsort(-expected, 1)[:, :5])
     assert set(got[:3].argmax(1)) <= {281, 282, 283, 284, 285}, "the cats are cats"
 
 

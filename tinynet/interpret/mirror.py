@@ -116,7 +116,7 @@ def _(layer: nn.Linear) -> tuple[Layer | None, str]:
 
 @_image.register
 def _(layer: _Rectifier) -> tuple[Layer | None, str]:
-    return nn.ReLU(), "ReLU"
+    return layer if isinstance(layer, nn.ReLU) else nn.ReLU(), "ReLU"
 
 
 @_image.register
