@@ -67,12 +67,13 @@ def page(record: dict) -> str:
 
     lines = [
         "# What the features are worth elsewhere", "",
-        "The transfer experiment of Zeiler & Fergus (2014, section 5.2) with the network in the box, SqueezeNet 1.1 with ImageNet's "
-        f"weights, on Caltech-101: {record['classes']} class folders, {record['photos']:,} photos of which every class has at least "
-        f"{record['smallest']}. The network stays as it is; on the maps of one stage, averaged over at most 4×4 places, a softmax is "
-        f"trained with 15 or 30 photos of each class. Mean of the classes' accuracies over {record['folds']} folds, ± one standard "
-        "error over folds (which share photos). Beside it the same network with all its weights redrawn.", "",
-        "| stage | trained, 15 per class | trained, 30 per class | redrawn, 15 per class | redrawn, 30 per class |", "|---|---|---|---|---|",
+        "The transfer experiment of Zeiler & Fergus (2014, section 5.2) with the network in the box, SqueezeNet 1.1 with",
+        f"ImageNet's weights, on Caltech-101: {record['photos']:,} photos in {record['classes']} class folders, of which the",
+        f"smallest has {record['smallest']}. The network stays as it is; on the maps of one stage, averaged over at most 4×4",
+        "places, a softmax is trained with 15 or 30 photos of each class. Mean of the classes' accuracies over",
+        f"{record['folds']} folds, ± one standard error over folds (which share photos). Beside it the same network with all its weights redrawn.", "",
+        "| stage | trained, 15 per class | trained, 30 per class | redrawn, 15 per class | redrawn, 30 per class |",
+        "|---|---|---|---|---|",
     ]
     for layer in LAYERS:
         cells = [cell(name, layer, size) for name in ("trained", "redrawn") for size in SIZES]
@@ -80,7 +81,8 @@ def page(record: dict) -> str:
             lines.append(f"| {layer} | {' | '.join(cells)} |")
     return "\n".join([
         *lines, "",
-        f"Chance is {100 / record['classes']:.1f} %. The paper's own network has 83.8 % (15) and 86.5 % (30) on the top of its layer 7.", "",
+        f"Chance is {100 / record['classes']:.1f} %. The paper's network, of 62 million parameters, has 83.8 % (15) and 86.5 % (30)",
+        "with its layer 7; SqueezeNet has 1.2 million.", "",
         f"Made by `{COMMAND}`, NumPy {record['numpy']}, Python {record['python']}.", "",
     ])
 

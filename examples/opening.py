@@ -60,7 +60,8 @@ def main() -> None:
         blocks = unit_patches(model, photos, top, layer, [u.channel for u in units], transform=preprocessing.transform(), side=64)
         for column, (unit, block) in enumerate(zip(units, blocks, strict=True)):
             where = unit.where
-            axes.add_patch(Rectangle((where.left, where.top), where.width, where.height, fill=False, edgecolor=colour, linewidth=2))
+            box = Rectangle((where.left, where.top), where.width, where.height, fill=False, edgecolor=colour, linewidth=2)
+            axes.add_patch(box)
             tiles = {
                 "sees": shown(unit.patch), "projection": pictures.centred(unit.projection),
                 "control": pictures.centred(unit.controls[-1].attribution),
@@ -78,9 +79,9 @@ def main() -> None:
                     place.set_xlabel(words(layer, unit), size=7.5, loc="left")
     command = shlex.join(["python", "examples/opening.py", *sys.argv[1:]])
     figures.notes_below(
-        figure, "Each unit: what it sees of the photo · the deconvnet's projection of its activation (mid grey is 0) · the control, the "
-        "same walk through the network with all weights redrawn · what it sees in those nine of the 1,000 embedded photos "
-        "(32×32 pixels, enlarged) that excite it most. What projection and control have in common was not learned.", command,
+        figure, "Each unit: what it sees of the photo · the deconvnet's projection of its activation (mid grey is 0) · the "
+        "control, the same walk through the network with all weights redrawn · what it sees in those nine of the 1,000 "
+        "embedded photos (32×32 pixels, enlarged) that excite it most. What projection and control have in common was not learned.", command,
     )
     print(figures.save_figure(figure, arguments.output))
 

@@ -26,10 +26,12 @@ def tensors() -> OrderedDict[str, torch.Tensor]:
     base = torch.randn(10, 6)
     return OrderedDict(
         rows=base[::2, 1:4], turned=base.t(), inner=base[3:5], scalar=torch.tensor(3.5), empty=torch.zeros(0, 4),
-        repeated=torch.randn(1, 3).expand(7, 3), parameter=torch.nn.Parameter(torch.randn(3)), nan=torch.tensor([float("nan"), 1.0]),
+        repeated=torch.randn(1, 3).expand(7, 3), parameter=torch.nn.Parameter(torch.randn(3)),
+        nan=torch.tensor([float("nan"), 1.0]),
         half=torch.randn(3).half(), brain=torch.randn(4, 2).bfloat16(), double=torch.randn(3, dtype=torch.float64),
         long=torch.arange(5), int=torch.arange(3, dtype=torch.int32), short=torch.arange(3, dtype=torch.int16),
-        char=torch.tensor([-1, 2], dtype=torch.int8), byte=torch.tensor([255], dtype=torch.uint8), bool=torch.tensor([True, False]),
+        char=torch.tensor([-1, 2], dtype=torch.int8), byte=torch.tensor([255], dtype=torch.uint8),
+        bool=torch.tensor([True, False]),
         complex=torch.randn(2, dtype=torch.complex64), complex128=torch.randn(2, dtype=torch.complex128),
         last=torch.zeros(3, 2).to(memory_format=torch.contiguous_format), channels=torch.randn(2, 3, 4, 4).to(
             memory_format=torch.channels_last),
@@ -45,15 +47,17 @@ def same(found: Any, expected: dict[str, torch.Tensor]) -> None:
         np.testing.assert_array_equal(found[name], x, err_msg=name)
 
 
-@pytest.mark.parametrize("how", FORMATS, ids=lambda how: f"{'zip' if how['_use_new_zipfile_serialization'] else 'old'}{how['pickle_protocol']}")
+@pytest.mark.parametrize("how", FORMATS, ids=lambda how: "-".join(map(str, how.values())))
 def test_what_torch_saved(tmp_path: Path, how: dict[str, Any]) -> None:
     path = tmp_path / "w.pth"
     torch.save(tensors(), path, **how)
     same(tinynet.load(path), tensors())
     checkpoint = {
         "epoch": 3, "best": torch.tensor(0.5), "lr": np.float64(0.1), "name": "run", "state_dict": tensors(),
-        "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.1, "params": [0], "betas": (0.9, 1)}]},
-        "history": np.arange(3.0), "size": torch.Size([2, 3]), "kind": torch.float32, "seen": {1, 2}, "device": torch.device("cpu"),
+        "optimizer": {
+            "state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.1, "params": [0], "betas": (0.9, 1)}]},
+        "history": np.arange(3.0), "size": torch.Size([2, 3]), "kind": torch.float32, "seen": {1, 2},
+        "device": torch.device("cpu"),
     }  # fmt: skip
     torch.save(checkpoint, path, **how)
     same(tinynet.load(path), tensors())
@@ -143,8 +147,8 @@ def test_safetensors_both_ways(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz(tmp_path: Path, save: Any) -> None:
-    arrays = {"a.weight": np.random.default_rng(0).standard_normal((3, 2)), "h": np.ones(2, np.float16), "f": np.ones((2, 3), order="F"),
-              "s": np.float32(2), "zero": np.zeros((0, 2))}
+    arrays = {"a.weight": np.random.default_rng(0).standard_normal((3, 2)), "h": np.ones(2, np.float16),
+              "f": np.ones((2, 3), order="F"), "s": np.float32(2), "zero": np.zeros((0, 2))}
     save(tmp_path / "w.npz", **arrays)
     found = load_weights(tmp_path / "w.npz")
     assert found["h"].dtype == np.float32
