@@ -1,7 +1,9 @@
 """The paper's transfer experiment with the boxed network: frozen features of each stage, a softmax on top, Caltech-101.
 
     python benchmarks/transfer.py --data DIR                       # DIR/<class>/*.jpg; writes results and docs/transfer.md
-    python benchmarks/transfer.py --data DIR --layers features.12  # one layer; the others' results stay
+    python benchmarks/transfer.py --data DIR --layers features.12  # one stage
+
+What benchmarks/results/transfer.json has already is not computed again.
 
 Zeiler & Fergus 2014, section 5.2: 15 and 30 photos of each class to train on, up to 50 others to test on, mean of the classes'
 accuracies, five folds; beside it the same with all weights redrawn.
@@ -47,6 +49,8 @@ def main() -> None:
     )
     for name, model in (("trained", trained.model), ("redrawn", randomised(trained.model, np.random.default_rng(0)))):
         for layer in options.layers:
+            if all(f"{name} {layer} {size}" in record["rows"] for size in SIZES):
+                continue
             began = time.perf_counter()
             features = frozen_features(model, photos, trained.preprocessing.transform(), [layer])
             for row in transfer(features, SIZES, options.folds).rows:
@@ -71,7 +75,8 @@ def page(record: dict) -> str:
         f"ImageNet's weights, on Caltech-101: {record['photos']:,} photos in {record['classes']} class folders, of which the",
         f"smallest has {record['smallest']}. The network stays as it is; on the maps of one stage, averaged over at most 4×4",
         "places, a softmax is trained with 15 or 30 photos of each class. Mean of the classes' accuracies over",
-        f"{record['folds']} folds, ± one standard error over folds (which share photos). Beside it the same network with all its weights redrawn.", "",
+        f"{record['folds']} folds, ± one standard error over folds (which share photos). Beside it the same network with all",
+        "its weights redrawn.", "",
         "| stage | trained, 15 per class | trained, 30 per class | redrawn, 15 per class | redrawn, 30 per class |",
         "|---|---|---|---|---|",
     ]
@@ -81,8 +86,8 @@ def page(record: dict) -> str:
             lines.append(f"| {layer} | {' | '.join(cells)} |")
     return "\n".join([
         *lines, "",
-        f"Chance is {100 / record['classes']:.1f} %. The paper's network, of 62 million parameters, has 83.8 % (15) and 86.5 % (30)",
-        "with its layer 7; SqueezeNet has 1.2 million.", "",
+        f"Chance is {100 / record['classes']:.1f} %. The paper's network, of 62 million parameters, has 83.8 % (15) and 86.5 %",
+        "(30) with its layer 7; SqueezeNet has 1.2 million.", "",
         f"Made by `{COMMAND}`, NumPy {record['numpy']}, Python {record['python']}.", "",
     ])
 

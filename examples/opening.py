@@ -81,7 +81,8 @@ def main() -> None:
     figures.notes_below(
         figure, "Each unit: what it sees of the photo · the deconvnet's projection of its activation (mid grey is 0) · the "
         "control, the same walk through the network with all weights redrawn · what it sees in those nine of the 1,000 "
-        "embedded photos (32×32 pixels, enlarged) that excite it most. What projection and control have in common was not learned.", command,
+        "embedded photos (32×32 pixels, enlarged) that excite it most. What projection and control have in common was not "
+        "learned.", command,
     )
     print(figures.save_figure(figure, arguments.output))
 

@@ -172,8 +172,8 @@ def patch(module: ModuleType, source: str) -> None:
 class Mutation:
     """A pytest plugin: the tests are collected once, then every mutant runs them in a fork of this process."""
 
-    def __init__(self, families: list[str], gradients_only: bool) -> None:
-        self.families, self.gradients_only = families, gradients_only
+    def __init__(self, families: list[str], gradients_only: bool, part: tuple[int, int] = (1, 1)) -> None:
+        self.families, self.gradients_only, self.part = families, gradients_only, part
         self.alive = self.total = 0
         self.in_child = False
 
@@ -212,8 +212,8 @@ class Mutation:
                 self.alive += 1
                 continue
             start, count = time.perf_counter(), 0
-            for mutant in mutants(source):
-                if self.gradients_only and "gradient" not in mutant.function:
+            for number, mutant in enumerate(mutants(source)):
+                if (self.gradients_only and "gradient" not in mutant.function) or number % self.part[1] != self.part[0] - 1:
                     continue
                 count += 1
                 if self.survives(items, module, mutant.source):
@@ -236,12 +236,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("family", nargs="*", help=f"{', '.join(FAMILIES)}; all by default")
     parser.add_argument("--gradients", action="store_true", help="only functions with gradient in their name")
+    parser.add_argument("--part", default="1/1", help="2/3: the second third of the mutants (default: all)")
     arguments = parser.parse_args()
+    which, parts = map(int, arguments.part.split("/"))
     os.nice(10)
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     os.chdir(ROOT)
     families = arguments.family or list(FAMILIES)
-    plugin = Mutation(families, arguments.gradients)
+    plugin = Mutation(families, arguments.gradients, (which, parts))
     tests = sorted({test for family in families for test in tests_of(family)})
     options = ["-q", "-s", "-k", "not double and not cupy", "-p", "no:cacheprovider", "--hypothesis-profile=mutation"]
     pytest.main([*options, *tests], plugins=[plugin])

@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .cli_common import Data, Model, Photos, Workers, app, at_least, model_and, plainly
 from .errors import ArgumentError, TinynetError
-
-app = typer.Typer(
-    help="Convolutional networks from scratch in NumPy: train them, and see what they have learned.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-)
-
-Model = Annotated[Path, typer.Argument(
-    help="A model: a file that `tinynet train` wrote, runs/cat/model.safetensors; PyTorch's weights of a known network; "
-    "or squeezenet1_1, which is in the box.")]
-Photos = Annotated[list[Path], typer.Argument(
-    metavar="[MODEL] PHOTO...", help="Photos: JPEG, PNG, WebP; of any size. Before them a model, a file of weights "
-    "(.safetensors, .pth, .npz), unless it is to be the ImageNet network in the box.")]
-Data = Annotated[Path | None, typer.Option(
-    help="A folder of class folders (or of train/ and test/ with these). Default: the embedded photos.")]
-Workers = Annotated[int | None, typer.Option(help="Threads that share a batch. Default: one a core.")]
-
-
-def _plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """A user's mistake is one line on stderr and exit code 2; Ctrl-C is one line and 130."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except TinynetError as error:
-            print(f"tinynet: {error}", file=sys.stderr)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt as interrupt:
-            print(f"\ntinynet: {interrupt or 'interrupted'}", file=sys.stderr)
-            raise typer.Exit(130) from None
-        except BrokenPipeError:                                 # the reader, head say, has had enough
-            sys.stderr.close()
-            raise typer.Exit(1) from None
-
-    return run
 
 
 @app.command()
-@_plainly
+@plainly
 def train(
     data: Data = None,
     start: Annotated[str | None, typer.Option(
@@ -75,7 +39,7 @@ def train(
     from .train.classifier import fine_tuning, recipe_for, train_classifier
     from .train.photos import check_size, embedded_parts, folder_parts
 
-    _at_least(epochs=(epochs, 1), seed=(seed, 0), per_class=(per_class, 0), workers=(workers, 1))
+    at_least(epochs=(epochs, 1), seed=(seed, 0), per_class=(per_class, 0), workers=(workers, 1))
     if start is not None and (data is None or size is not None):
         raise ArgumentError("--from goes with --data DIR, and without --size: the size is that of the trained network")
     if start is None and freeze is not None:
@@ -102,7 +66,7 @@ def train(
 
 
 @app.command()
-@_plainly
+@plainly
 def evaluate(
     model: Model,
     data: Data = None,
@@ -119,7 +83,7 @@ def evaluate(
     from .train.classifier import figures_table
     from .train.plots import plot_confusion_matrix, plot_predictions
 
-    _at_least(workers=(workers, 1))
+    at_least(workers=(workers, 1))
     trained = load_model(model)
     photos: Any = embedded("test") if data is None else ImageFolder(data)
     check_classes(photos.classes, trained.classes, str(data or "the embedded photos"))
@@ -140,7 +104,7 @@ def evaluate(
 
 
 @app.command()
-@_plainly
+@plainly
 def predict(
     photos: Photos,
     top: Annotated[int, typer.Option(help="Classes to name for each photo, the most probable first.")] = 1,
@@ -153,8 +117,8 @@ def predict(
     from .data import read_photo
     from .train import predict as run
 
-    _at_least(top=(top, 1))
-    trained, paths = _model_and(photos, "a photo")
+    at_least(top=(top, 1))
+    trained, paths = model_and(photos, "a photo")
     transform, failed, width = trained.preprocessing.transform(), False, max(len(str(path)) for path in paths)
     for path in paths:
         try:
@@ -171,7 +135,7 @@ def predict(
 
 
 @app.command()
-@_plainly
+@plainly
 def summary(
     model: Annotated[str, typer.Argument(help="A model file, or the name of a model.")] = "catnet",
     size: Annotated[int | None, typer.Option(help="Side of the input in pixels. Default: that of the training.")] = None,
@@ -180,7 +144,7 @@ def summary(
     from . import nn
     from .models import create, entry, load_model, names, names_model, nearest
 
-    _at_least(size=(size, 1))
+    at_least(size=(size, 1))
     if model in names():
         network, (channels, side, _) = create(model, rng=nn.init.no_draws), entry(model).input_size
     elif "/" not in model and not names_model(model) and not Path(model).exists():
@@ -194,7 +158,7 @@ def summary(
 
 
 @app.command()
-@_plainly
+@plainly
 def models(
     name: Annotated[str | None, typer.Argument(help="One of them: its paper, what it wants to see, its layers.")] = None,
 ) -> None:
@@ -211,7 +175,7 @@ def models(
 
 
 @app.command()
-@_plainly
+@plainly
 def convert(
     source: Annotated[Path, typer.Argument(help="Weights: .safetensors, .npz, or what torch.save wrote. Nothing in it is run.")],
     target: Annotated[Path, typer.Argument(help="The file to write: .safetensors, which PyTorch reads, too, or .npz.")],
@@ -233,7 +197,7 @@ def convert(
 
 
 @app.command()
-@_plainly
+@plainly
 def data(
     folder: Annotated[Path | None, typer.Argument(help="A folder of class folders. Default: the embedded photos.")] = None,
     get: Annotated[str | None, typer.Option(help="Download a known set instead; --get list names them.")] = None,
@@ -264,105 +228,6 @@ def data(
             print(f"{what}: {len(record[what])}")
 
 
-@app.command()
-@_plainly
-def explain(
-    photos: Photos,
-    layers: Annotated[list[str] | None, typer.Option(
-        help="A layer, or LAYER:CHANNEL for one unit, or several with commas; may be given again. Default: the rectified maps of "
-        "up to five convolutions.")] = None,
-    units: Annotated[int, typer.Option(help="Units of a layer to show: those that the photo excites most.")] = 3,
-    target: Annotated[str | None, typer.Option(help="The class to ask about. Default: what the model says.")] = None,
-    mask: Annotated[Path | None, typer.Option(
-        help="A picture of the photo's size, not black where the object is; or a folder of these, named as the photos.")] = None,
-    output: Annotated[Path, typer.Option(help="The folder for the sheets and figures.")] = Path("runs/explain"),
-) -> None:
-    """Show what a model's units see in photos, and which pixels a class depends on, each beside its control: the same picture
-    with redrawn weights. A photo that cannot be read is named, and the exit code is 1.
-    """
-    from .interpret.explain_photos import explain_photos
-
-    _at_least(units=(units, 1))
-    trained, paths = _model_and(photos, "a photo")
-    made = explain_photos(
-        trained, paths, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
-        units=units, target=target, mask=mask, command=shlex.join(["tinynet", *sys.argv[1:]]),
-    )
-    for line in (*made.failed, *([made.warning] if made.warning else [])):
-        print(f"tinynet: {line}", file=sys.stderr)
-    print("\n".join(map(str, made.files)))
-    if made.failed:
-        raise typer.Exit(1)
-
-
-@app.command()
-@_plainly
-def atlas(
-    folder: Annotated[list[Path] | None, typer.Argument(
-        metavar="[MODEL] [FOLDER]", help="A folder of photos, or of class folders. Default: the embedded test photos. Before it "
-        "a model, a file of weights (.safetensors, .pth, .npz), unless it is to be the ImageNet network in the box.")] = None,
-    layers: Annotated[list[str] | None, typer.Option(
-        help="A layer, or several with commas; may be given again. Default: the rectified maps of every convolution.")] = None,
-    units: Annotated[int, typer.Option(help="Units of a layer to show, evenly spread over the active ones; 0: all.")] = 32,
-    output: Annotated[Path, typer.Option(help="The folder for the report, its sheets and the findings.")] = Path("runs/atlas"),
-    workers: Workers = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
-) -> None:
-    """Show what excites each unit of a model most: its nine strongest photos and their projections, as one HTML file."""
-    from .data import any_photos, embedded
-    from .interpret.report import make_atlas
-
-    _at_least(units=(units, 0), workers=(workers, 1))
-    trained, rest = _model_and(folder or [])
-    if len(rest) > 1:
-        raise ArgumentError(f"expected one folder of photos, got {' and '.join(map(str, rest))}")
-    photos: Any = any_photos(rest[0]) if rest else embedded("test")
-    made = make_atlas(
-        trained, photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
-        units=units or None, workers=workers, resume=resume,
-        photos=f"{len(photos):,} {f'photos of {rest[0].resolve().name}' if rest else 'embedded photos'}",
-        command=shlex.join(word for word in ["tinynet", *sys.argv[1:]] if word != "--resume"),
-    )
-    if made.warning:
-        print(f"tinynet: {made.warning}", file=sys.stderr)
-    print("\n".join(str(path) for path in (made.report, *made.sheets)))
-
-
-@app.command()
-@_plainly
-def study(
-    model: Model,
-    folder: Annotated[Path | None, typer.Argument(help="A folder of class folders, or of photos. Default: the embedded "
-                                                  "test photos.")] = None,
-    output: Annotated[Path, typer.Option(help="The folder for pictures, figures.json and findings.txt.")] = Path("runs/study"),
-    train: Annotated[int, typer.Option(help="Epochs for which variants of the model are trained on the photos (evolution, "
-                                       "ablation); 0: leave these out.")] = 0,
-    boxes: Annotated[Path | None, typer.Option(
-        help="A JSON file with boxes of the same parts in some photos (correspondence).")] = None,
-    transfer: Annotated[Path | None, typer.Option(
-        help="Class folders of other things, to which the features are transferred. Default: the same photos.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer photos, positions and steps, for a first look.")] = False,
-    seed: Annotated[int, typer.Option(help="Of which photos are taken, and of what is drawn.")] = 0,
-    workers: Workers = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
-) -> None:
-    """Do the experiments of Zeiler & Fergus (2014) on a model: occlusion, invariance, filters, transfer and the rest."""
-    from .data import ImageFolder, any_photos, embedded
-    from .models import load_model
-    from .study import read_boxes, run_study
-
-    _at_least(train=(train, 0), seed=(seed, 0), workers=(workers, 1))
-    trained = load_model(model)
-    photos: Any = embedded("test") if folder is None else any_photos(folder)
-    made = run_study(
-        trained, photos, output, epochs=train, quick=quick, boxes=None if boxes is None else read_boxes(boxes), seed=seed,
-        others=None if transfer is None else ImageFolder(transfer), workers=workers, resume=resume,
-        command=shlex.join(word for word in ["tinynet", *sys.argv[1:]] if word != "--resume"),
-    )
-    print("\n" + "\n\n".join(made.findings))
-    print(f"\n{made.output / 'figures.json'}\n{made.output / 'findings.txt'}")
-
-
 def confusion_text(matrix: Any, classes: list[str]) -> str:
     """The confusion matrix as lines; of more than 12 classes only the largest confusions."""
     if len(classes) > 12:
@@ -375,21 +240,7 @@ def confusion_text(matrix: Any, classes: list[str]) -> str:
     return "\n".join([head, *(f"is {name:>{width}}  {row}" for name, row in zip(classes, rows, strict=True))])
 
 
-def _model_and(words: list[Path], needed: str = "") -> tuple[Any, list[Path]]:
-    """The model that the first word names, or the one in the box, and the other words. needed: what must be among these."""
-    from .models import boxed, load_model, names_model
-
-    given = bool(words) and names_model(words[0])
-    if len(words) == given and needed:
-        raise ArgumentError(f"expected {needed} after the model {words[0]}")
-    return (load_model(words[0]), words[1:]) if given else (boxed(), words)
-
-
-def _at_least(**options: tuple[int | None, int]) -> None:
-    """Options that must be at least a number."""
-    for name, (value, low) in options.items():
-        if value is not None and value < low:
-            raise ArgumentError(f"--{name.replace('_', '-')}: expected at least {low}, got {value}")
+from . import cli_inside  # noqa: E402, F401 - its commands, behind those above in the help
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from tests.nn.helpers import place
 from tinynet import nn
 from tinynet.errors import ArgumentError, ShapeError
 from tinynet.interpret import deletion, insertion
+from tinynet.interpret.scores import blur
 from tinynet.interpret.units import record
 
 
@@ -71,6 +72,27 @@ def test_what_the_curves_refuse() -> None:
         insertion(model, x, np.ones((1, 3, 4)), baseline="noise")
     with pytest.raises(ShapeError, match=r"\(N, classes\)"):
         deletion(nn.Sequential(nn.ReLU()), x, np.ones((1, 3, 4)))
+
+
+def test_the_blurred_baseline_is_of_a_tenth_of_the_shorter_side() -> None:
+    model = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(3 * 20 * 30, 2, rng=np.random.default_rng(0)))
+    x, maps = values(0, (1, 3, 20, 30)).astype(np.float32), np.zeros((1, 20, 30))
+    come = insertion(model, x, maps, 1, steps=2)
+    gone = deletion(model, x, maps, 1, steps=2, baseline="blur")
+    for curve, first, last in ((come, blur(x, 2), x), (gone, x, blur(x, 2))):
+        for at, shown in ((0, first), (2, last)):
+            logits = model(shown)[0].astype(np.float64)
+            assert curve.answers[0, at] == pytest.approx(1 / (1 + np.exp(logits[0] - logits[1])), abs=1e-6)
+    assert come.answers[0, 0] != pytest.approx(come.answers[0, 2], abs=1e-3)
+
+
+def test_one_step_and_one_photo_at_a_time() -> None:
+    model, x = pixel_reader(Backend("numpy", np)), np.ones((2, 3, 3, 4))
+    maps = values(0, (2, 3, 4))
+    np.testing.assert_allclose(deletion(model, x, maps, 0, steps=1).shares, [0, 1])
+    whole = deletion(model, x, maps, 0, steps=7)
+    for batch_size in (1, 3, 16):
+        np.testing.assert_allclose(deletion(model, x, maps, 0, steps=7, batch_size=batch_size).answers, whole.answers)
 
 
 # Of a unit inside.

@@ -199,6 +199,18 @@ def test_photos_of_any_size_with_alpha_and_a_mask(model_file: Path, tmp_path: Pa
             assert len(np.unique(np.asarray(sheet.convert("L").resize((60, 60))))) > 10, "an empty sheet"
 
 
+def test_a_box_is_a_mask(model_file: Path, tmp_path: Path) -> None:
+    photo = picture(tmp_path / "a.png", (34, 40, 3))            # shown are rows 1 … 32, columns 4 … 35
+    how = (model_file, photo, "--layers", "relu1", "--units", 1)
+    assert run(*how, "--box", "6,9,16,29", "--output", tmp_path / "box").exit_code == 0
+    mask = np.zeros((34, 40), np.uint8)
+    mask[6:16, 9:29] = 1
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert run(*how, "--mask", tmp_path / "mask.png", "--output", tmp_path / "mask").exit_code == 0
+    box, mask_ = (json.loads((tmp_path / name / "figures.json").read_text())["photos"] for name in ("box", "mask"))
+    assert box == mask_ and box["a"]["baselines"]["chance"]["pointing"] == pytest.approx(200 / 32**2)
+
+
 def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_done(model_file: Path, tmp_path: Path) -> None:
     photo, broken = picture(tmp_path / "a.png"), tmp_path / "b.png"
     broken.write_bytes(b"no photo")
@@ -214,6 +226,9 @@ def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_done(model_file
     (["--target", "cats"], "the model has no class 'cats'; nearest: cat"),
     (["--units", "0"], "--units: expected at least 1"),
     (["--mask", "none.png"], "none.png: no such"),
+    (["--box", "1,2,3"], "--box: expected TOP,LEFT,BOTTOM,RIGHT"), (["--box", "1,2,x,4"], "--box: expected TOP,LEFT"),
+    (["--box", "0,0,50,10"], "expected a box (top, left, bottom, right) inside 40×60, got (0, 0, 50, 10)"),
+    (["--box", "1,2,3,4", "--mask", "a.png"], "a box is for one photo"),
 ])  # fmt: skip
 def test_mistakes_get_one_line(model_file: Path, tmp_path: Path, words: list[str], line: str) -> None:
     result = run(model_file, picture(tmp_path / "a.png"), "--output", tmp_path / "out", *words)

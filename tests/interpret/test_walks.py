@@ -551,6 +551,21 @@ def test_smoothgrad_is_a_mean_over_noisy_copies() -> None:
     differ(again, smooth(smoothgrad(model, 4, 0.2, seed=1), x))
 
 
+def test_smoothgrads_range_is_over_all_channels() -> None:
+    """The channels lie in narrow ranges far from each other: the noise is a share of what lies between them."""
+    class Square(nn.Layer):
+        def forward(self, x: Any, train: bool = False, rng: Any = None) -> tuple[Any, Any]:
+            return 0.5 * x**2, x
+
+        def input_gradient(self, saved: Any, dy: Any) -> Any:
+            return saved * dy
+
+    x = np.zeros((1, 2, 100, 100)) + np.array([-10, 10])[None, :, None, None]
+    for channel in (0, 1):
+        got = smoothgrad(nn.Sequential(square=Square()), 1, 0.1).attribute(x, layer="square", unit=(channel, "all"))
+        assert (got - x)[0, channel].std() == pytest.approx(2, rel=0.05)
+
+
 def smooth(method: smoothgrad, x: np.ndarray) -> np.ndarray:
     """SmoothGrad of the sum over all outputs: as maps of one channel, whose unit is the whole map."""
     wide = x[:, None, None, :]

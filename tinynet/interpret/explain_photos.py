@@ -18,6 +18,7 @@ from ..files import make_folder, write_text
 from ..models import TrainedModel
 from .explain import Explanation, controls_of, explain
 from .explain_sheets import class_sheet, figures_table, unit_sheet
+from .scores import box_mask
 
 
 class Explained(NamedTuple):
@@ -31,15 +32,18 @@ class Explained(NamedTuple):
 def explain_photos(
     trained: TrainedModel, photos: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *,
     layers: Sequence[str] | None = None, units: int = 3, target: str | None = None, mask: str | os.PathLike[str] | None = None,
-    command: str = "", say: Callable[[str], None] = print,
+    box: Sequence[int] | None = None, command: str = "", say: Callable[[str], None] = print,
 ) -> Explained:
     """Explain photos of any size, turned into the model's input as in training: NAME-units.png, NAME-class.png, figures.json.
 
     target: the name of a class (default: what the model says of each photo). mask: a picture of the photo's size, not black where
-    the object is, or a folder with one for each photo, of its name but for the ending. say: is told each photo's figures.
+    the object is, or a folder with one for each photo, of its name but for the ending. box: instead, for one photo, the object's
+    (top, left, bottom, right) in its pixels, the last two excluded. say: is told each photo's figures.
     A photo that cannot be read is left out. Raises ArgumentError or FileError for layers, a class or masks that are not there.
     """
     chosen = None if target is None else _class(target, trained.classes)
+    if box is not None and (mask is not None or len(photos) > 1):
+        raise ArgumentError("a box is for one photo, and stands instead of a mask")
     masks = _masks(mask, photos)
     controls = controls_of(trained.model)
     folder = make_folder(output)
@@ -55,15 +59,17 @@ def explain_photos(
             continue
         x = trained.preprocessing.transform()(picture, np.random.default_rng(0))
         truth = None if masks is None else read_mask(masks[path], picture.shape[:2], trained.preprocessing)
+        if box is not None:
+            truth = _as_seen(box_mask(picture.shape[0], picture.shape[1], box), trained.preprocessing, f"box {tuple(box)}")
         found = explain(trained.model, x, chosen, layers=layers, units=units, mask=truth, controls=controls)
         warning = found.warning
         how: dict[str, Any] = {"classes": trained.classes, "command": command}
         files.append(unit_sheet(found, folder / f"{name}-units.png", trained.preprocessing, **how))
         files.append(class_sheet(found, folder / f"{name}-class.png", trained.preprocessing, **how))
         figures["photos"][name] = {"photo": path.name, "class_name": trained.classes[found.target], **found.to_dict()}
+        write_text(folder / "figures.json", json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
         say(_words(path, found, trained.classes))
     if figures["photos"]:
-        write_text(folder / "figures.json", json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
         files.append(folder / "figures.json")
     return Explained(files, failed, warning)
 
@@ -77,10 +83,15 @@ def read_mask(path: str | os.PathLike[str], size: Sequence[int], preprocessing: 
     if marked.shape != tuple(size):
         height, width = marked.shape
         raise FileError(f"{path}: expected a mask of the photo's {size[1]}×{size[0]} pixels, got {width}×{height}")
+    return _as_seen(marked, preprocessing, path)
+
+
+def _as_seen(marked: np.ndarray, preprocessing: Preprocessing, what: Any) -> np.ndarray:
+    """A mask (H, W) of a photo as the model sees it: (crop, crop)."""
     white = np.repeat(marked[..., None], 3, axis=2).astype(np.uint8) * 255
     mask = np.asarray(CenterCrop(preprocessing.crop)(Resize(preprocessing.resize)(white)))[..., 0] >= 128
     if not mask.any():
-        raise FileError(f"{path}: marks nothing in the middle of the photo, which is what the model sees")
+        raise FileError(f"{what}: marks nothing in the middle of the photo, which is what the model sees")
     return mask
 
 

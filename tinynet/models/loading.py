@@ -95,8 +95,7 @@ def recognise(weights: Mapping[str, np.ndarray]) -> list[str]:
                 network, _ = _network(name, weights)
             except ArgumentError:                               # no network has so many classes
                 continue
-            shapes = {n: tuple(x.shape) for n, x in network.state_dict().items()}
-            if {n: tuple(x.shape) for n, x in _renamed(weights, network).items()} == shapes:
+            if _shapes(_renamed(weights, network)) == _shapes(network.state_dict()):
                 found.append(name)
     return found
 
@@ -172,21 +171,19 @@ def _classes(network: Layer) -> int:
     return len([x for x in network.named_parameters().values() if x.ndim > 1][-1])
 
 
-def _renamed(weights: Mapping[str, np.ndarray], network: Layer) -> Mapping[str, np.ndarray]:
-    """The weights under the network's names: less a prefix that stands before all of them, if that is in the way.
+def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of all but the counts of batches, which files older than PyTorch 0.4.1 do not have."""
+    return {n: tuple(x.shape) for n, x in state.items() if not n.endswith("num_batches_tracked")}
 
-    Files older than PyTorch 0.4.1 have no counts of batches; these are 0 then.
-    """
+
+def _renamed(weights: Mapping[str, np.ndarray], network: Layer) -> Mapping[str, np.ndarray]:
+    """The weights under the network's names: less a prefix that stands before all of them, if that is in the way."""
     expected = network.named_buffers().keys() | network.named_parameters().keys()
     while not any(n in expected for n in weights):
         prefix = next((f"{p}." for p in PREFIXES if all(n.startswith(f"{p}.") for n in weights)), None)
         if prefix is None:
             break
         weights = {n.removeprefix(prefix): x for n, x in weights.items()}
-    counts = {n: x for n, x in network.named_buffers().items() if n.endswith("num_batches_tracked") and n not in weights}
-    means = [n for n in weights if n.endswith("running_mean")]
-    if counts and not any(n.endswith("num_batches_tracked") for n in weights) and means:
-        return {**weights, **{n: np.zeros_like(x) for n, x in counts.items()}}
     return weights
 
 

@@ -20,7 +20,7 @@ def _activations(f: Mapping[str, Any]) -> str:
     rows = f["rows"]
     text = f"Top activations over {f['photos']} photos, {sum(row['shown'] for row in rows)} units looked at: "
     likeness = ", ".join(f"{row['layer']} {row['likeness']:.2f}" for row in rows)
-    text += f"structural similarity of the projections and those through redrawn weights (1: nothing was learned): {likeness}. "
+    text += f"structural similarity of the projections and those through redrawn weights (1: the same pictures): {likeness}. "
     gone = ", ".join(f"{row['layer']} {row['deletion']:.2f} ({row['random_deletion']:.2f})" for row in rows)
     text += (
         f"While the pixels that a projection marks are taken away first, the activation is on average at this share of its value "
@@ -131,7 +131,8 @@ def _ablation(f: Mapping[str, Any]) -> str:
         verdict = "worse" if change > 2 * error else "better" if change < -2 * error else "no different beyond chance"
         text.append(f"{row['name']} {100 * change:+.1f} ± {100 * error:.1f} points of error ({verdict})")
     return (
-        f"Ablation, {f['epochs']} epochs each, against {_percent(whole['validation_error'])} as it is on {n} validation photos: "
+        f"Ablation, {f['epochs']} epoch{'s' if f['epochs'] != 1 else ''} each, "
+        f"against {_percent(whole['validation_error'])} as it is on {n} validation photos: "
         + "; ".join(text) + ". One seed each; what another seed would change is not in these standard errors."
     )
 
