@@ -59,7 +59,7 @@ def main() -> None:
                 f"{100 * record['rows'][f'{name} {layer} {size}'][0]:.1f} %" for size in SIZES), flush=True)
             RESULTS.parent.mkdir(exist_ok=True)
             RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-    PAGE.write_text(page(record), encoding="utf-8")
+            PAGE.write_text(page(record), encoding="utf-8")
     print(PAGE.read_text(encoding="utf-8"))
 
 

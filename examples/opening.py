@@ -16,12 +16,11 @@ from matplotlib.patches import Rectangle
 
 from tinynet import data, figures, interpret, models
 from tinynet.interpret import pictures
-from tinynet.interpret.explain import UnitPicture, explain
+from tinynet.interpret.explain import explain
 from tinynet.interpret.patches import unit_patches
 
 HERE = Path(__file__).resolve().parent
-LAYERS = {"features.4": "third convolution stage", "features.7": "fifth", "features.10": "seventh"}
-COLOURS = ("#e69f00", "#56b4e9", "#cc79a7")
+LAYERS = {"features.4": "#e69f00", "features.7": "#56b4e9", "features.10": "#cc79a7"}     # Fire modules, and their boxes' colours
 UNITS = 2
 
 
@@ -55,7 +54,7 @@ def main() -> None:
     axes.set_title(f"{trained.classes[best]}, {100 * found.probabilities[best]:.0f} %", size=12, weight="bold")
     axes.set_xlabel("SqueezeNet 1.1, ImageNet's weights, NumPy alone.\nBoxes: what the units on the right see.", size=8.5)
     bare(axes)
-    for row, (layer, colour) in enumerate(zip(LAYERS, COLOURS, strict=True)):
+    for row, (layer, colour) in enumerate(LAYERS.items()):
         units = found.units[layer]
         blocks = unit_patches(model, photos, top, layer, [u.channel for u in units], transform=preprocessing.transform(), side=64)
         for column, (unit, block) in enumerate(zip(units, blocks, strict=True)):
@@ -76,7 +75,7 @@ def main() -> None:
                 if not row:
                     place.set_title(name, size=9)
                 if not number:
-                    place.set_xlabel(words(layer, unit), size=7.5, loc="left")
+                    place.set_xlabel(f"{layer} unit {unit.channel}", size=7.5, loc="left")
     command = shlex.join(["python", "examples/opening.py", *sys.argv[1:]])
     figures.notes_below(
         figure, "Each unit: what it sees of the photo · the deconvnet's projection of its activation (mid grey is 0) · the "
@@ -89,10 +88,6 @@ def main() -> None:
 
 def bare(axes: object) -> None:
     axes.set(xticks=[], yticks=[])                              # type: ignore[attr-defined]
-
-
-def words(layer: str, unit: UnitPicture) -> str:
-    return f"{layer} unit {unit.channel}"
 
 
 if __name__ == "__main__":
