@@ -101,6 +101,31 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_flipped_bits_in_a_model_file_are_found(tmp_path: Path, half: bool) -> None:
+    network = create("lenet5", rng=np.random.default_rng(0))
+    file = tmp_path / "m.safetensors"
+    TrainedModel(network, "lenet5", {}, [f"{i}" for i in range(10)], models.IMAGENET, {}).save(file, half=half)
+    whole, true = file.read_bytes(), load_model(file)
+    rng = np.random.default_rng(1)
+    refusals = 0
+    for place in [*range(0, 1600, 7), *rng.integers(0, len(whole), 60).tolist()]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        try:
+            found = load_model(file)
+        except FileError as error:
+            refusals += 1
+            assert "\n" not in str(error)
+        else:                                                  # a space of the header, say
+            assert found.classes == true.classes
+            assert all(np.array_equal(x, true.model.state_dict()[n]) for n, x in found.model.state_dict().items()), place
+    assert refusals > 270
+    file.write_bytes(whole)
+    load_model(file)
+
+
 def run(*words: object) -> str:
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output

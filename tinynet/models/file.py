@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ class TrainedModel(NamedTuple):
         state = {name: to_host(x) for name, x in self.model.state_dict().items()}
         if half:
             state = {name: x.astype(np.float16) if x.dtype.kind == "f" else x for name, x in state.items()}
-        write_safetensors(path, state, {_KEY: json.dumps(record)})
+        write_safetensors(path, state, {_KEY: json.dumps({**record, "crc32": _checksum(record, state)})})
 
 
 def is_model(metadata: Mapping[str, str]) -> bool:
@@ -57,16 +58,29 @@ def is_model(metadata: Mapping[str, str]) -> bool:
 
 def trained_model(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> TrainedModel:
     """The model of a file that TrainedModel.save wrote, from what is in it. Raises FileError if that is damaged or foreign."""
+    check_finite(path, tensors)
     try:
         record = json.loads(metadata[_KEY])
+        stated = record.pop("crc32", None)                      # files of before do not have it
+        if stated is not None and stated != _checksum(record, tensors):
+            raise FileError("its checksum is another")
         name, arguments, classes = str(record["model"]), dict(record["arguments"]), [str(c) for c in record["classes"]]
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
         model = create(name, rng=init.no_draws, **arguments)
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, AttributeError, MemoryError, TinynetError) as error:
         raise FileError(f"{path}: a damaged or foreign model file ({error})") from None
-    check_finite(path, tensors)
     return TrainedModel(model, name, arguments, classes, preprocessing, dict(record.get("notes") or {}))
+
+
+def _checksum(record: Mapping[str, Any], tensors: Mapping[str, Any]) -> int:
+    """CRC-32 of what the file says and of all weights: safetensors has none of its own. float16 counts as what it is read as."""
+    value = zlib.crc32(json.dumps(record, sort_keys=True).encode())
+    for name in sorted(tensors):
+        x = np.asarray(tensors[name], order="C")
+        wide = x.astype(np.float32) if x.dtype == np.float16 else x
+        value = zlib.crc32(wide.data, zlib.crc32(name.encode(), value))
+    return value
 
 
 def check_finite(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
