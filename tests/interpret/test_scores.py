@@ -39,7 +39,7 @@ def test_rank_correlation_knows_order_alone() -> None:
 
 def brute_ssim(a: np.ndarray, b: np.ndarray, window: int, sigma: float) -> float:
     """Equation 13 with loops over every window."""
-    a, b = (0.5 + 0.5 * np.clip(v / (np.percentile(np.abs(v), 98) or np.abs(v).max()), -1, 1) for v in (a, b))
+    a, b = (0.5 + 0.5 * np.clip(v / (np.percentile(np.abs(v), 99) or np.abs(v).max()), -1, 1) for v in (a, b))
     offsets = np.arange(window) - window // 2
     weights = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * sigma**2))
     weights /= weights.sum()

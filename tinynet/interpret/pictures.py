@@ -20,7 +20,7 @@ from ..errors import ShapeError
 from ..figures import new_figure, notes_below, save_figure, shorten, wrapped
 
 Picture = npt.NDArray[np.uint8]                                # (H, W, 3)
-PERCENTILE = 98.0
+PERCENTILE = 99.0
 """Magnitudes up to this percentile are within the scale; what is beyond is shown as the darkest or brightest."""
 
 
