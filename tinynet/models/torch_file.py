@@ -72,6 +72,8 @@ def _from_archive(path: Path, take: Callable[[Any], T]) -> T:
 def _from_stream(path: Path, take: Callable[[Any], T]) -> T:
     """The older format: a number, a version, the writer's sizes, the value, the storages' keys, then the storages."""
     content = path.read_bytes()
+    if not content.startswith(b"\x80"):                         # as every pickle of torch.save's begins
+        raise FileError(f"{path}: damaged, or neither safetensors, .npz, nor what torch.save wrote")
     file, what = BytesIO(content), str(path)
     if read_pickle(file, CONTAINERS, what) != _MAGIC or read_pickle(file, {}, what) != _PROTOCOL:
         raise FileError(f"{path}: a pickle, but not one that torch.save wrote; expected weights")
