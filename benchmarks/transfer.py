@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,18 +48,22 @@ def main() -> None:
         classes=len(photos.classes), smallest=smallest, folds=options.folds,
     )
     for name, model in (("trained", trained.model), ("redrawn", randomised(trained.model, np.random.default_rng(0)))):
-        for layer in options.layers:
-            if all(f"{name} {layer} {size}" in record["rows"] for size in SIZES):
-                continue
-            began = time.perf_counter()
-            features = frozen_features(model, photos, trained.preprocessing.transform(), [layer])
-            for row in transfer(features, SIZES, options.folds).rows:
-                record["rows"][f"{name} {layer} {row.per_class}"] = [row.accuracy, row.error]
-            print(f"{name} {layer}: {time.perf_counter() - began:.0f} s", *(
-                f"{100 * record['rows'][f'{name} {layer} {size}'][0]:.1f} %" for size in SIZES), flush=True)
-            RESULTS.parent.mkdir(exist_ok=True)
-            RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-            PAGE.write_text(page(record), encoding="utf-8")
+        missing = {
+            layer: sizes for layer in options.layers
+            if (sizes := [size for size in SIZES if f"{name} {layer} {size}" not in record["rows"]])
+        }
+        if not missing:
+            continue
+        features = frozen_features(model, photos, trained.preprocessing.transform(), list(missing))
+        for layer, sizes in missing.items():
+            alone = replace(features, layers={layer: features.layers[layer]})
+            for size in sizes:
+                row = transfer(alone, [size], options.folds).rows[0]
+                record["rows"][f"{name} {layer} {size}"] = [row.accuracy, row.error]
+                print(f"{name} {layer}, {size} per class: {100 * row.accuracy:.1f} %", flush=True)
+                RESULTS.parent.mkdir(exist_ok=True)
+                RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+                PAGE.write_text(page(record), encoding="utf-8")
     print(PAGE.read_text(encoding="utf-8"))
 
 
