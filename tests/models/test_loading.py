@@ -90,6 +90,12 @@ def test_everything_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
         boxed("vgg16")
 
 
+def test_a_googlenet_comes_with_its_auxiliary_classifiers(tmp_path: Path) -> None:
+    auxiliary = {"aux1.fc2.weight": torch.ones(1000, 1024), "aux2.fc2.bias": torch.ones(1)}
+    saved("googlenet", tmp_path / "w.pth", lambda s: {**s, **auxiliary})
+    assert load_model(tmp_path / "w.pth").name == "googlenet"
+
+
 def test_files_older_than_the_count_of_batches(tmp_path: Path) -> None:
     saved("resnet18", tmp_path / "w.pth", lambda s: {n: x for n, x in s.items() if not n.endswith("num_batches_tracked")})
     assert load_model(tmp_path / "w.pth").name == "resnet18"

@@ -93,10 +93,10 @@ def recognise(weights: Mapping[str, np.ndarray]) -> list[str]:
         if entry(name).preprocessing is not None:
             try:
                 network, _ = _network(name, weights)
-            except ArgumentError:                               # no network has so many classes
+                network.load_state_dict(_renamed(weights, network))
+            except (ArgumentError, ShapeError):                 # other names or shapes
                 continue
-            if _shapes(_renamed(weights, network)) == _shapes(network.state_dict()):
-                found.append(name)
+            found.append(name)
     return found
 
 
@@ -169,11 +169,6 @@ def _network(
 def _classes(network: Layer) -> int:
     """How many the last layer with weights tells apart."""
     return len([x for x in network.named_parameters().values() if x.ndim > 1][-1])
-
-
-def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Of all but the counts of batches, which files older than PyTorch 0.4.1 do not have."""
-    return {n: tuple(x.shape) for n, x in state.items() if not n.endswith("num_batches_tracked")}
 
 
 def _renamed(weights: Mapping[str, np.ndarray], network: Layer) -> Mapping[str, np.ndarray]:
