@@ -133,6 +133,7 @@ TRICKS = {                                                      # what → (pick
     "an unknown opcode": (b"\xff.", "damaged"),
     "protocol 200": (b"\x80\xc8}.", "protocol 200"),
     "a key that is a deep tuple": (b"})" + b"\x85" * 300_000 + b"K\x01s.", "damaged"),
+    "a key chosen to collide": (b"}L" + str(2**61 - 1).encode() + b"L\nK\x01s.", "damaged"),
     "a name of many lines": (b"\x80\x04\x8c\x02os\x8c\x08sys\ntem\x1b\x93.", "os.sys?tem?"),
     "a dict that holds itself": (b"}q\x00X\x01\x00\x00\x00ah\x00s.", "deep"),
     "a list that holds itself": (b"]q\x00h\x00a.", "deep"),
