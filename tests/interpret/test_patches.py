@@ -268,3 +268,12 @@ def test_randomised_nets_keep_their_windows():
     model = randomise(nn.Sequential(conv=nn.Conv2d(3, 4, 3, 2, 1), relu=nn.ReLU(), both=branches), 0)
     assert window(receptive_field(model, "both.a"), (2, 3), (30, 30)) == Window(3, 5, 3, 3)
     assert window(receptive_field(model, "both"), (2, 3), (30, 30)) == Window(-1, 1, 11, 11)
+
+
+@pytest.mark.parametrize("where", [
+    Window(0, 0, 3, 4), Window(-2, -1, 4, 3), Window(3, 5, 9, 9), Window(-9, 2, 4, 2), Window(1, -5, 2, 5), Window(2, 3, 1, 1),
+])  # fmt: skip
+def test_a_window_as_a_mask(where: Window):
+    top, left, height, width = where
+    expected = [[top <= y < top + height and left <= x < left + width for x in range(8)] for y in range(6)]
+    np.testing.assert_array_equal(seen(where, (6, 8)), expected)
