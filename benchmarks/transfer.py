@@ -71,7 +71,7 @@ def page(record: dict) -> str:
     """docs/transfer.md."""
     def cell(name: str, layer: str, size: int) -> str:
         found = record["rows"].get(f"{name} {layer} {size}")
-        return "" if found is None else f"{100 * found[0]:.1f} ± {100 * found[1]:.1f} %"
+        return "not yet" if found is None else f"{100 * found[0]:.1f} ± {100 * found[1]:.1f} %"
 
     lines = [
         "# What the features are worth elsewhere", "",
@@ -86,7 +86,7 @@ def page(record: dict) -> str:
     ]
     for layer in LAYERS:
         cells = [cell(name, layer, size) for name in ("trained", "redrawn") for size in SIZES]
-        if any(cells):
+        if set(cells) != {"not yet"}:
             lines.append(f"| {layer} | {' | '.join(cells)} |")
     return "\n".join([
         *lines, "",
