@@ -41,13 +41,13 @@ def test_a_file_without_metadata_has_none(tmp_path):
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path):
-    save_file({"w": torch.zeros(3, dtype=torch.bfloat16)}, tmp_path / "bfloat16")
+    save_file({"w": torch.zeros(3, dtype=torch.float8_e4m3fn)}, tmp_path / "float8")
     save_file({"w": torch.zeros(300)}, tmp_path / "whole")
     (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-1])
     (tmp_path / "text").write_text("hello world, how are you")
     (tmp_path / "empty").write_bytes(b"")
     for name, message in {
-        "bfloat16": "that NumPy does not have", "cut": "damaged", "text": "damaged", "empty": "damaged",
+        "float8": "F8_E4M3, which NumPy does not have", "cut": "damaged", "text": "damaged", "empty": "damaged",
         "none": "no such file; a word", "": "a folder",
     }.items():
         with pytest.raises(FileError, match=message) as caught:

@@ -11,7 +11,10 @@ from . import backend, errors, functional, nn, optim
 
 _LATER = ("data", "distributed", "interpret", "models", "study", "train")
 """Subpackages that are imported when they are first asked for, so that `import tinynet` stays quick."""
-_FROM = {"from_onnx": "models", "from_torch": "models", "to_onnx": "models"}
+_FROM = {
+    "load": "models", "load_weights": "models", "load_model": "models",
+    "from_onnx": "models", "from_torch": "models", "to_onnx": "models",
+}
 """Functions that stand here, too, and the subpackage that each is of."""
 
 __all__ = ["backend", "errors", "functional", "nn", "optim", *_LATER, *_FROM]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_common import Data, Model, Workers, app, at_least, plainly
+from .cli_common import Data, Model, Photos, Workers, app, at_least, model_and, plainly
 from .errors import ArgumentError, TinynetError
 
 
@@ -17,6 +17,11 @@ from .errors import ArgumentError, TinynetError
 @plainly
 def train(
     data: Data = None,
+    start: Annotated[str | None, typer.Option(
+        "--from", help="Go on from a trained network: squeezenet1_1, in the box, or a file of weights. Needs --data.")] = None,
+    freeze: Annotated[str | None, typer.Option(
+        help="Leave the network as it is up to this layer, itself included, and train what comes behind: --from squeezenet1_1 "
+        "--freeze features.")] = None,
     test: Annotated[Path | None, typer.Option(help="A folder of class folders to test on.")] = None,
     size: Annotated[int | None, typer.Option(
         help="Side of the input in pixels. Default: 32 for the embedded photos, 224 for a folder.")] = None,
@@ -30,14 +35,20 @@ def train(
     workers: Workers = None,
 ) -> None:
     """Train a classifier of photos; by default cat or not, on the embedded photos, in a few minutes."""
-    from .train.classifier import recipe_for, train_classifier
+    from .models import load_model
+    from .train.classifier import fine_tuning, recipe_for, train_classifier
     from .train.photos import check_size, embedded_parts, folder_parts
 
     at_least(epochs=(epochs, 1), seed=(seed, 0), per_class=(per_class, 0), workers=(workers, 1))
+    if start is not None and (data is None or size is not None):
+        raise ArgumentError("--from goes with --data DIR, and without --size: the size is that of the trained network")
+    if start is None and freeze is not None:
+        raise ArgumentError("--freeze goes with --from: drawn weights are not worth keeping")
     protocol = size == 224
     size = size or (32 if data is None else 224)
     check_size(size, data is not None)
-    recipe = recipe_for(size)
+    begun = None if start is None else load_model(start)
+    recipe = recipe_for(size) if begun is None else fine_tuning(begun, freeze)
     if data is None:
         if test is not None or per_class is not None:
             raise ArgumentError("--test and --per-class go with --data DIR")
@@ -50,7 +61,7 @@ def train(
     train_classifier(
         parts, recipe, output, seed=seed, epochs=epochs, workers=workers, resume=resume,
         positive="cat" if "cat" in parts.train.classes else None,
-        command=shlex.join(word for word in words if word != "--resume"),
+        command=shlex.join(word for word in words if word != "--resume"), start=begun, freeze=freeze,
     )
 
 
@@ -95,8 +106,8 @@ def evaluate(
 @app.command()
 @plainly
 def predict(
-    model: Model,
-    photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP.")],
+    photos: Photos,
+    top: Annotated[int, typer.Option(help="Classes to name for each photo, the most probable first.")] = 1,
 ) -> None:
     """Say what is on photos: class and probability, a line a photo. A photo that cannot be read is named, and the
     exit code is 1.
@@ -104,12 +115,12 @@ def predict(
     import numpy as np
 
     from .data import read_photo
-    from .models import load_model
     from .train import predict as run
 
-    trained = load_model(model)
-    transform, failed, width = trained.preprocessing.transform(), False, max(len(str(path)) for path in photos)
-    for path in photos:
+    at_least(top=(top, 1))
+    trained, paths = model_and(photos, "a photo")
+    transform, failed, width = trained.preprocessing.transform(), False, max(len(str(path)) for path in paths)
+    for path in paths:
         try:
             x = transform(read_photo(path, size=None), np.random.default_rng(0))
         except TinynetError as error:
@@ -117,8 +128,8 @@ def predict(
             print(f"tinynet: {error}", file=sys.stderr)
             continue
         probabilities = run(trained.model, x[None], views=trained.preprocessing.views)[0]
-        best = int(probabilities.argmax())
-        print(f"{path!s:<{width}}  {trained.classes[best]}  {100 * probabilities[best]:.1f} %")
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        print(f"{path!s:<{width}}  " + "   ".join(f"{trained.classes[i]}  {100 * probabilities[i]:.1f} %" for i in best))
     if failed:
         raise typer.Exit(1)
 
@@ -131,17 +142,18 @@ def summary(
 ) -> None:
     """Print a model as a table: output shapes, parameters, memory, multiply-adds, receptive fields."""
     from . import nn
-    from .models import create, entry, load_model, names, nearest
+    from .models import create, entry, load_model, names, names_model, nearest
 
     at_least(size=(size, 1))
     if model in names():
         network, (channels, side, _) = create(model, rng=nn.init.no_draws), entry(model).input_size
-    elif "/" not in model and not model.endswith(".safetensors") and not Path(model).exists():
+    elif "/" not in model and not names_model(model) and not Path(model).exists():
         raise ArgumentError(f"no model file and no model named {model!r}; nearest: {nearest(model)}")
     else:
         trained = load_model(model)
         network, channels, side = trained.model, 3, trained.preprocessing.crop
-        print(f"classes: {', '.join(trained.classes)}")
+        shown = [*trained.classes[:12], *(["…"] if len(trained.classes) > 12 else [])]
+        print(f"{len(trained.classes):,} classes: {', '.join(shown)}")
     print(nn.summary(network, (channels, size or side, size or side)))
 
 
@@ -160,6 +172,28 @@ def models(
     known = entry(name)
     print(*(f"{line}\n" for line in (known.paper, known.preprocessing and known.preprocessing.words) if line), sep="")
     print(nn.summary(create(name, rng=nn.init.no_draws), known.input_size))
+
+
+@app.command()
+@plainly
+def convert(
+    source: Annotated[Path, typer.Argument(help="Weights: .safetensors, .npz, or what torch.save wrote. Nothing in it is run.")],
+    target: Annotated[Path, typer.Argument(help="The file to write: .safetensors, which PyTorch reads, too, or .npz.")],
+    model: Annotated[str | None, typer.Option(
+        help="The network that the weights are of (tinynet models lists them). Default: what names and shapes tell.")] = None,
+    key: Annotated[str | None, typer.Option(help="The entry of a checkpoint that holds the weights.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Write float16: half the size, rounded.")] = False,
+) -> None:
+    """Convert weights to safetensors or .npz. Where the network is known, a .safetensors is a model file for all commands."""
+    from .models import TrainedModel
+    from .models import convert as run
+
+    kept, written = run(source, target, model, key=key, half=half)
+    if isinstance(kept, TrainedModel):
+        print(f"{written}: {kept.name}, {len(kept.classes):,} classes")
+    else:
+        count = sum(x.size for x in kept.values())
+        print(f"{written}: {len(kept):,} arrays, {count:,} numbers; of no network that is known here")
 
 
 @app.command()

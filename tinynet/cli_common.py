@@ -17,7 +17,12 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )
 
-Model = Annotated[Path, typer.Argument(help="A model file, as `tinynet train` writes it: runs/cat/model.safetensors.")]
+Model = Annotated[Path, typer.Argument(
+    help="A model: a file that `tinynet train` wrote, runs/cat/model.safetensors; PyTorch's weights of a known network; "
+    "or squeezenet1_1, which is in the box.")]
+Photos = Annotated[list[Path], typer.Argument(
+    metavar="[MODEL] PHOTO...", help="Photos: JPEG, PNG, WebP; of any size. Before them a model, a file of weights "
+    "(.safetensors, .pth, .npz), unless it is to be the ImageNet network in the box.")]
 Data = Annotated[Path | None, typer.Option(
     help="A folder of class folders (or of train/ and test/ with these). Default: the embedded photos.")]
 Workers = Annotated[int | None, typer.Option(help="Threads that share a batch. Default: one a core.")]
@@ -41,6 +46,16 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1) from None
 
     return run
+
+
+def model_and(words: list[Path], needed: str = "") -> tuple[Any, list[Path]]:
+    """The model that the first word names, or the one in the box, and the other words. needed: what must be among these."""
+    from .models import boxed, load_model, names_model
+
+    given = bool(words) and names_model(words[0])
+    if len(words) == given and needed:
+        raise ArgumentError(f"expected {needed} after the model {words[0]}")
+    return (load_model(words[0]), words[1:]) if given else (boxed(), words)
 
 
 def at_least(**options: tuple[int | None, int]) -> None:

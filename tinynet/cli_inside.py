@@ -9,15 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_common import Model, Workers, app, at_least, plainly
+from .cli_common import Model, Photos, Workers, app, at_least, model_and, plainly
 from .errors import ArgumentError
 
 
 @app.command()
 @plainly
 def explain(
-    model: Model,
-    photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP; of any size.")],
+    photos: Photos,
     layers: Annotated[list[str] | None, typer.Option(
         help="A layer, or LAYER:CHANNEL for one unit, or several with commas; may be given again. Default: the rectified maps of "
         "up to five convolutions.")] = None,
@@ -33,11 +32,11 @@ def explain(
     with redrawn weights. A photo that cannot be read is named, and the exit code is 1.
     """
     from .interpret.explain_photos import explain_photos
-    from .models import load_model
 
     at_least(units=(units, 1))
+    trained, paths = model_and(photos, "a photo")
     made = explain_photos(
-        load_model(model), photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
+        trained, paths, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
         units=units, target=target, mask=mask, box=None if box is None else _box(box),
         command=shlex.join(["tinynet", *sys.argv[1:]]),
     )
@@ -58,9 +57,9 @@ def _box(text: str) -> tuple[int, ...]:
 @app.command()
 @plainly
 def atlas(
-    model: Model,
-    folder: Annotated[Path | None, typer.Argument(help="A folder of photos, or of class folders. Default: the embedded "
-                                                  "test photos.")] = None,
+    folder: Annotated[list[Path] | None, typer.Argument(
+        metavar="[MODEL] [FOLDER]", help="A folder of photos, or of class folders. Default: the embedded test photos. Before it "
+        "a model, a file of weights (.safetensors, .pth, .npz), unless it is to be the ImageNet network in the box.")] = None,
     layers: Annotated[list[str] | None, typer.Option(
         help="A layer, or several with commas; may be given again. Default: the rectified maps of every convolution.")] = None,
     units: Annotated[int, typer.Option(help="Units of a layer to show, evenly spread over the active ones; 0: all.")] = 32,
@@ -71,15 +70,16 @@ def atlas(
     """Show what excites each unit of a model most: its nine strongest photos and their projections, as one HTML file."""
     from .data import any_photos, embedded
     from .interpret.report import make_atlas
-    from .models import load_model
 
     at_least(units=(units, 0), workers=(workers, 1))
-    trained = load_model(model)
-    photos: Any = embedded("test") if folder is None else any_photos(folder)
+    trained, rest = model_and(folder or [])
+    if len(rest) > 1:
+        raise ArgumentError(f"expected one folder of photos, got {' and '.join(map(str, rest))}")
+    photos: Any = any_photos(rest[0]) if rest else embedded("test")
     made = make_atlas(
         trained, photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
         units=units or None, workers=workers, resume=resume,
-        photos=f"{len(photos):,} {'embedded photos' if folder is None else f'photos of {folder.resolve().name}'}",
+        photos=f"{len(photos):,} {f'photos of {rest[0].resolve().name}' if rest else 'embedded photos'}",
         command=shlex.join(word for word in ["tinynet", *sys.argv[1:]] if word != "--resume"),
     )
     if made.warning:

@@ -52,8 +52,8 @@ def read_safetensors(path: str | os.PathLike[str], expected: str = "") -> tuple[
     """The tensors of a safetensors file by name, and its metadata ({} where it has none). Nothing in it is ever executed.
 
     expected: words for who has no such file, such as "train a model first".
-    Raises FileError if the file is missing, a folder, not to be read, damaged or of another kind, or has a tensor of a type
-    that NumPy does not have (bfloat16).
+    bfloat16, which NumPy does not have, becomes float32; float16 stays. Raises FileError if the file is missing, a folder, not to
+    be read, damaged or of another kind, or has a tensor of yet another type (float8).
     """
     from safetensors import SafetensorError, safe_open
 
@@ -65,10 +65,30 @@ def read_safetensors(path: str | os.PathLike[str], expected: str = "") -> tuple[
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
-    except TypeError as error:
-        raise FileError(f"{path}: a tensor of a type that NumPy does not have ({error})") from None
+    except (TypeError, AttributeError):                         # the type's name is none of NumPy's
+        return _widened(path)
     except (OSError, SafetensorError) as error:
         raise FileError(f"{path}: damaged, or not a safetensors file ({error})") from None
+
+
+def _widened(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """read_safetensors for a file that has bfloat16: the upper half of a float32 each."""
+    from safetensors import deserialize, safe_open
+
+    plain, brain = {}, {}
+    for name, tensor in deserialize(path.read_bytes()):
+        if tensor["dtype"] == "BF16":
+            bits = np.frombuffer(tensor["data"], "<u2").astype(np.uint32) << 16
+            brain[name] = bits.view(np.float32).reshape(tensor["shape"])
+        else:
+            plain[name] = tensor["dtype"]
+    with safe_open(path, framework="numpy") as file:
+        for name, kind in plain.items():
+            try:
+                brain[name] = file.get_tensor(name)
+            except (TypeError, AttributeError):
+                raise FileError(f"{path}: {name} is of the type {kind}, which NumPy does not have") from None
+        return brain, file.metadata() or {}
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ BLAS thread, and its part of the batch stays near its core. Everything scales th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
@@ -60,21 +60,21 @@ class Shards:
 
     def step(
         self, model: Layer, loss: Callable[[Array, Array], tuple[Array, Array]], x: Array, target: Array,
-        rngs: Sequence[np.random.Generator],
+        rngs: Sequence[np.random.Generator], only: Collection[str] | None = None,
     ) -> TrainingStep:
-        """Forward and backward of one batch in training. x: (N, …). rngs: one a worker, for dropout."""
+        """Forward and backward of one batch in training. x: (N, …). rngs: one a worker, for dropout. only: see nn.backward."""
         parts = self._cut(x)
         if len(parts) == 1:
             logits, saved = model.forward(x, train=True, rng=rngs[0])
             value, dlogits = loss(logits, target)
-            return TrainingStep(value, logits, backward(model, saved, dlogits, input_gradient=False)[1])
+            return TrainingStep(value, logits, backward(model, saved, dlogits, False, only)[1])
         forward = self._map(lambda rank: model.forward(x[parts[rank]], train=True, rng=rngs[rank]), len(parts))
         logits = array_module(x).concatenate([y for y, _ in forward])
         value, dlogits = loss(logits, target)                   # of the whole batch: its mean is no business of a shard
 
         def gradients(rank: int) -> dict[str, Array]:
             saved, forward[rank] = forward[rank][1], None       # let go of it as soon as this shard is done
-            return backward(model, saved, dlogits[parts[rank]], input_gradient=False)[1]
+            return backward(model, saved, dlogits[parts[rank]], False, only)[1]
 
         first, *others = self._map(gradients, len(parts))
         for other in others:

@@ -24,11 +24,12 @@ from .pool import (
 )
 from .receptive_field import ReceptiveField, receptive_field, receptive_fields
 from .shape import Flatten, Identity, Pad, Upsample
+from .split import split
 from .summary import Summary, summary
 
 __all__ = [
     "Layer", "Nothing", "backward", "init", "summary", "Summary", "ReceptiveField", "receptive_field", "receptive_fields",
-    "Container", "Sequential", "Concat", "Residual",
+    "Container", "Sequential", "Concat", "Residual", "split",
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Linear",
     "ReLU", "ReLU6", "LeakyReLU", "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "GroupLogSumExp",
     "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",

@@ -10,7 +10,7 @@ and holds no memory at inference. The gradient, the deconvnet and guided backpro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -83,9 +83,13 @@ class Layer:
         for name, child in self.children():
             yield from child.layers(join(path, name))
 
-    def entries(self, path: str = "") -> set[str]:
-        """Paths of the leaves that take the model's input itself."""
-        return {path}
+    def ends(self, trained: Set[int], path: str = "", below: bool = False) -> tuple[set[str], bool]:
+        """Where training's walk back may end, and whether anything up to this layer's output is trained.
+
+        trained: ids of the layers with parameters that are wanted. below: whether one of them lies below this layer.
+        The walk ends at the leaves (by path) that have none below them: nobody asks for their input gradient.
+        """
+        return (set() if below else {path}), below or id(self) in trained
 
     # State.
 

@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, to_host
+from ..backend import Array
 from ..data import Dataset, Loader
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..figures import new_figure, notes_below, save_figure
-from ..interpret.observe import beside_model, features, observe, stages
+from ..interpret.observe import features, observe, stages
 from ..interpret.panels import COLOURS
 from ..nn import AdaptiveAvgPool2d, Layer
+from ..train.features import frozen
 from .softmax import DECAY, classify
 
 
@@ -83,15 +84,12 @@ def frozen_features(
     layers = default_layers(model) if layers is None else list(layers)
     if grid < 1:
         raise ArgumentError(f"frozen_features: expected grid of at least 1, got {grid}")
-    kept: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
-    labels = []
-    with Shards(workers) as shards:
-        for x, y in Loader(photos, batch_size, transform):
-            for layer, values in observe(model, beside_model(model, x), layers, shards).layers.items():
-                kept[layer].append(_averaged(values, grid))
-            labels.append(y)
-    arrays = {layer: np.concatenate(parts) for layer, parts in kept.items()}
-    return Features(arrays, np.concatenate(labels), tuple(photos.classes))
+
+    def compute(x: Array, shards: Shards) -> dict[str, Array]:
+        return {layer: _averaged(values, grid) for layer, values in observe(model, x, layers, shards).layers.items()}
+
+    arrays, labels = frozen(model, Loader(photos, batch_size, transform), len(photos), compute, workers)
+    return Features(arrays, labels, tuple(photos.classes))
 
 
 def transfer(
@@ -168,10 +166,10 @@ def plot_transfer(
     return save_figure(figure, path)
 
 
-def _averaged(values: Array, grid: int) -> np.ndarray:
+def _averaged(values: Array, grid: int) -> Array:
     if values.ndim == 4 and max(values.shape[2:]) > grid:
         values = AdaptiveAvgPool2d(tuple(min(grid, side) for side in values.shape[2:]))(values)
-    return to_host(values).reshape(len(values), -1)
+    return values.reshape(len(values), -1)
 
 
 def _split(labels: np.ndarray, classes: int, size: int, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
