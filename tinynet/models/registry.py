@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from .. import errors
 from ..data.preprocessing import Preprocessing
 from ..errors import ArgumentError
 from ..nn import Layer
@@ -76,8 +76,8 @@ def entry(name: str) -> Entry:
 
 
 def nearest(name: str) -> str:
-    """Up to five known names that look like one that is not known, for an error; all, if none does."""
-    return ", ".join(difflib.get_close_matches(str(name).lower(), _ENTRIES, n=5, cutoff=0.4) or names())
+    """Up to five known names that look like one that is not known, for an error."""
+    return errors.nearest(str(name).lower(), names(), 5)
 
 
 def create(name: str, *, rng: np.random.Generator | None = None, **arguments: Any) -> Layer:
