@@ -18,11 +18,11 @@ app = typer.Typer(
 )
 
 Model = Annotated[Path, typer.Argument(
-    help="A model: a file that `tinynet train` wrote, runs/cat/model.safetensors; PyTorch's weights of a known network; "
+    help="A model: a file that `tinynet train` wrote, runs/cat/model.safetensors; PyTorch's weights of a known network; ONNX; "
     "or squeezenet1_1, which is in the box.")]
 Photos = Annotated[list[Path], typer.Argument(
     metavar="[MODEL] PHOTO...", help="Photos: JPEG, PNG, WebP; of any size. Before them a model, a file of weights "
-    "(.safetensors, .pth, .npz), unless it is to be the ImageNet network in the box.")]
+    "(.safetensors, .pth, .npz, .onnx), unless it is to be the ImageNet network in the box.")]
 Data = Annotated[Path | None, typer.Option(
     help="A folder of class folders (or of train/ and test/ with these). Default: the embedded photos.")]
 Workers = Annotated[int | None, typer.Option(help="Threads that share a batch. Default: one a core.")]

@@ -156,6 +156,46 @@ def test_convert(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "ends in .safetensors or .npz" in result.stderr
 
 
+# --- ONNX ---------------------------------------------------------------------------------------------------------------
+
+def test_an_onnx_file_is_a_model_as_any_other(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    box, file = boxed(), tmp_path / "net.onnx"
+    models.to_onnx(box, file)
+    x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
+    expected, = runtime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"input": x})
+    for found in (load(file), load_model(file), load(file, "squeezenet1_1"), load(file, create("squeezenet1_1"))):
+        assert isinstance(found, TrainedModel)
+        np.testing.assert_allclose(found.model(x), expected, rtol=1e-3, atol=1e-3 * abs(expected).max())
+    assert load_model(file).classes == box.classes and load_model(file).preprocessing == box.preprocessing
+    assert models.names_model(file)
+    run("convert", file, tmp_path / "again.safetensors")
+    assert load_model(tmp_path / "again.safetensors").name == "squeezenet1_1"
+    with pytest.raises(ArgumentError, match="no entries, got key 'a'"):
+        load(file, key="a")
+    (tmp_path / "torn.onnx").write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(FileError, match="damaged"):
+        load(tmp_path / "torn.onnx")
+
+
+def test_an_onnx_file_that_says_nothing_of_photos(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    file = tmp_path / "net.onnx"
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    models.to_onnx(net, file, (3, 32, 32))
+    found = load_model(file)
+    assert found.classes == ["class 0", "class 1"] and (found.preprocessing.resize, found.preprocessing.crop) == (37, 32)
+    written, _ = models.convert(file, tmp_path / "w.safetensors")
+    assert isinstance(written, Weights) and isinstance(load(tmp_path / "w.safetensors"), Weights), "create knows no such network"
+    models.to_onnx(nn.Sequential(nn.Flatten(), nn.Linear(6, 2)), file, (2, 3))
+    with pytest.raises(FileError, match=r"expected a network of square photos \(3, H, H\), got \(2, 3\)"):
+        load(file)
+    models.to_onnx(nn.Sequential(nn.ReLU()), file, (3, 8, 8))
+    with pytest.raises(FileError, match="without weights"):
+        load(file)
+
+
 # --- the network in the box -------------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,10 @@
-"""Networks that somebody trained: from the box, from a file of tinynet's, from PyTorch's weights."""
+"""Networks that somebody trained: from the box, from a file of tinynet's, from PyTorch's weights, from ONNX."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from ..errors import ArgumentError, FileError, ShapeError
 from ..files import read_safetensors
 from ..nn import Layer, init
 from .file import TrainedModel, check_finite, is_model, trained_model
+from .from_onnx import read_onnx
 from .registry import IMAGENET, create, entry, names
 from .state import Weights, load_weights
 
 BOXED = ("squeezenet1_1",)
 """Networks whose weights are in the package."""
-WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".ckpt", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
 PREFIXES = ("model", "net", "module", "network", "_orig_mod", "backbone", "encoder")
 """What programs put before a network's names, as in "model.features.0.weight"."""
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -30,14 +32,20 @@ _BOX = Path(__file__).parent / "weights"
 def load(
     path: str | os.PathLike[str], model: str | Layer | None = None, *, key: str | None = None, strict: bool = True
 ) -> TrainedModel | Weights:
-    """Read a file of weights: safetensors, .npz, or what torch.save wrote. Nothing in it is ever executed.
+    """Read a file of weights: safetensors, .npz, what torch.save wrote, or .onnx. Nothing in it is ever executed.
 
-    A model file of tinynet's gives its TrainedModel. Other weights give a state dict, name → array (Weights); where names and
-    shapes tell which network it is of, models.trained(weights) is that, ready to use.
+    A model file of tinynet's gives its TrainedModel, and so does an .onnx (needs the package onnx; see from_onnx). Other weights
+    give a state dict, name → array (Weights); where names and shapes tell which network it is of, models.trained(weights) is
+    that, ready to use.
     model: the name of a network, or a layer to put the weights into: the answer is a TrainedModel. strict False: what is missing
     stays as it was, and what is left over is passed over. key: the entry of a checkpoint that holds the weights.
     Raises FileError for the file (see load_weights), and ShapeError that lists all missing, unexpected and wrongly shaped names.
     """
+    if _is_onnx(path):
+        if key is not None:
+            raise ArgumentError(f"{path}: an ONNX file has no entries, got key {key!r}")
+        found = _from_onnx(Path(path))
+        return found if model is None else weights_into(Weights(found.model.state_dict(), Path(path)), model, strict)
     weights = load_weights(path, key)
     if model is not None:
         return weights_into(weights, model, strict)
@@ -45,7 +53,8 @@ def load(
 
 
 def load_model(what: str | os.PathLike[str]) -> TrainedModel:
-    """A trained network: one of the box by name ("squeezenet1_1"), a model file, or the weights of a network that is known.
+    """A trained network: one of the box by name ("squeezenet1_1"), a model file, an .onnx, or the weights of a network that is
+    known.
 
     Raises FileError if the file is missing, damaged, something else, or of no network that can be told.
     """
@@ -58,6 +67,8 @@ def load_model(what: str | os.PathLike[str]) -> TrainedModel:
         raise FileError(f"{path}: a folder; expected a model file, such as {path / 'model.safetensors'}")
     if not path.is_file():
         raise FileError(f"{path}: no such file; train a model first, e.g. with: tinynet train")
+    if _is_onnx(path):
+        return _from_onnx(path)
     weights = load_weights(path)
     if is_model(weights.metadata):
         return trained_model(path, weights, weights.metadata)
@@ -142,6 +153,8 @@ def convert(
     """
     target = Path(target)
     found = load(source, model, key=key)
+    if isinstance(found, TrainedModel) and found.name not in names():     # of ONNX: create cannot build it, its weights remain
+        found = Weights(found.model.state_dict(), Path(source))
     if isinstance(found, Weights) and len(recognise(found)) == 1:
         found = trained(found)
     if isinstance(found, TrainedModel) and target.suffix == ".safetensors":
@@ -151,6 +164,25 @@ def convert(
             found = Weights(found.model.state_dict(), Path(source))
         found.save(target, half=half)
     return found, target
+
+
+def _is_onnx(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix.lower() == ".onnx"
+
+
+def _from_onnx(path: Path) -> TrainedModel:
+    """The network of an ONNX file. What the file does not say of classes and photos is as for weights alone: see weights_into."""
+    found = read_onnx(path)
+    channels, *sides = found.input_size or (None,)
+    if len(sides) != 2 or channels not in (3, None) or sides[0] != sides[1]:
+        raise FileError(f"{path}: expected a network of square photos (3, H, H), got {found.input_size}; from_onnx reads it")
+    if not any(x.ndim > 1 for x in found.model.named_parameters().values()):
+        raise FileError(f"{path}: a network without weights tells no classes; from_onnx reads it")
+    state = found.model.state_dict()
+    made = weights_into(Weights(state, path), found.model)
+    crop = sides[0] or IMAGENET.crop
+    default = replace(IMAGENET, resize=max(crop, round(crop * IMAGENET.resize / IMAGENET.crop)), crop=crop)
+    return made._replace(name=path.name, classes=found.classes or made.classes, preprocessing=found.preprocessing or default)
 
 
 def _network(
