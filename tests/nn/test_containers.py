@@ -224,6 +224,17 @@ def test_load_state_dict_is_strict_and_all_or_nothing(backend: Backend) -> None:
     np.testing.assert_array_equal(after["head.weight"], good["head.weight"])
 
 
+def test_a_state_may_lack_the_count_of_batches_as_in_pytorch() -> None:
+    model, module = nn.Sequential(nn.BatchNorm2d(3)), torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    state = {name: np.full(3, 2, np.float32) for name in ("0.weight", "0.bias", "0.running_mean", "0.running_var")}
+    model[0].num_batches_tracked[...] = 7
+    model.load_state_dict(state)
+    module.load_state_dict({name: torch.from_numpy(x) for name, x in state.items()}, strict=True)
+    assert (model[0].running_var == 2).all() and model[0].num_batches_tracked == 7
+    with pytest.raises(ShapeError, match=r"missing 0\.running_var"):
+        model.load_state_dict({name: x for name, x in state.items() if name != "0.running_var"})
+
+
 def test_to_changes_the_dtype_of_everything_but_the_counters() -> None:
     model = fire()
     assert model.to(dtype=np.float64) is model

@@ -29,7 +29,7 @@ from ..nn import (
 from .registry import register
 
 
-@register
+@register(input_size=(3, 32, 32))
 def catnet(
     classes: int = 2, size: int = 32, groups: Sequence[Sequence[int]] | None = None, dropout: float = 0.3, width: int = 32,
     rng: np.random.Generator | None = None,
@@ -49,7 +49,7 @@ def catnet(
     return _with_head(layers, MaxPool2d(size // 8), channels, classes, groups, dropout, rng)
 
 
-@register
+@register()
 def photonet(
     classes: int = 2, stem: tuple[int, int] = (7, 4), groups: Sequence[Sequence[int]] | None = None, dropout: float = 0.3,
     rng: np.random.Generator | None = None,

@@ -10,7 +10,7 @@ the second convolution is at "expand1x1", as torchvision has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,17 +160,20 @@ class Sequential(Container):
             names = names[1:] if both else names
         return x
 
-    def entries(self, path: str = "") -> set[str]:
+    def ends(self, trained: Set[int], path: str = "", below: bool = False) -> tuple[set[str], bool]:
+        found: set[str] = set()
         for name, child in self._children.items():
-            return child.entries(join(path, _visible(name)))
-        return set()
+            more, below = child.ends(trained, join(path, _visible(name)), below)
+            found |= more
+        return found, below
 
 
 class _Parallel(Container):
     """Branches that all take the same input; their signals add up on the way back."""
 
-    def entries(self, path: str = "") -> set[str]:
-        return set().union(*(child.entries(join(path, _visible(name))) for name, child in self._children.items()))
+    def ends(self, trained: Set[int], path: str = "", below: bool = False) -> tuple[set[str], bool]:
+        branches = [child.ends(trained, join(path, _visible(name)), below) for name, child in self._children.items()]
+        return set().union(*(found for found, _ in branches)), below or any(after for _, after in branches)
 
     def _branches(
         self, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str

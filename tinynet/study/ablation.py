@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data import Dataset, Loader, transforms
-from ..errors import ArgumentError, TinynetError
-from ..interpret.units import nearest
-from ..nn import CrossEntropyLoss, Dropout, Flatten, Identity, Layer, LeakyReLU, Linear, ReLU, Sequential, Sigmoid, Tanh, init
+from ..errors import ArgumentError, TinynetError, nearest
+from ..nn import CrossEntropyLoss, Dropout, Flatten, Identity, Layer, LeakyReLU, Linear, Sequential, Sigmoid, Tanh, init
+from ..nn.activation import _Rectifier
 from ..nn.conv import _Conv, _ConvTranspose
 from ..nn.layer import join
 from ..nn.norm import LocalResponseNorm, _BatchNorm
@@ -25,7 +25,7 @@ from ..optim import OneCycleLR
 from ..train import Trainer, evaluate
 from ..train.classifier import Recipe, _optimizer
 
-_FOLLOWERS = (_BatchNorm, LocalResponseNorm, ReLU, LeakyReLU, Sigmoid, Tanh, Dropout, Identity)
+_FOLLOWERS = (_BatchNorm, LocalResponseNorm, _Rectifier, LeakyReLU, Sigmoid, Tanh, Dropout, Identity)
 """What goes with a layer that is taken out; pooling stays, since it decides the sizes of what comes behind."""
 
 
