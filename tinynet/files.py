@@ -64,11 +64,19 @@ def read_safetensors(path: str | os.PathLike[str], expected: str = "") -> tuple[
         raise FileError(f"{path}: no such file" + (f"; {expected}" if expected else ""))
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
+            tensors = {name: _numpys_own(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - no dict
+            return tensors, file.metadata() or {}
     except (TypeError, AttributeError):                         # the type's name is none of NumPy's
         return _widened(path)
     except (OSError, SafetensorError) as error:
         raise FileError(f"{path}: damaged, or not a safetensors file ({error})") from None
+
+
+def _numpys_own(x: np.ndarray) -> np.ndarray:
+    """x, unless its type is one that a package, ml_dtypes say, has added to NumPy: what a file gives must not depend on that."""
+    if x.dtype.isbuiltin != 1:
+        raise TypeError(x.dtype)
+    return x
 
 
 def _widened(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -85,7 +93,7 @@ def _widened(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     with safe_open(path, framework="numpy") as file:
         for name, kind in plain.items():
             try:
-                brain[name] = file.get_tensor(name)
+                brain[name] = _numpys_own(file.get_tensor(name))
             except (TypeError, AttributeError):
                 raise FileError(f"{path}: {name} is of the type {kind}, which NumPy does not have") from None
         return brain, file.metadata() or {}

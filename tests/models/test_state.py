@@ -155,3 +155,13 @@ def test_npz(tmp_path: Path, save: Any) -> None:
     for name, x in arrays.items():
         np.testing.assert_array_equal(found[name], x)
         assert found[name].shape == x.shape
+
+
+def test_types_that_a_package_adds_to_numpy_change_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("ml_dtypes")                            # comes with onnx, and gives NumPy a bfloat16 and a float8
+    save_file({"w": torch.tensor([1.5, -2]).bfloat16(), "v": torch.ones(2)}, tmp_path / "w.safetensors")
+    found = load_weights(tmp_path / "w.safetensors")
+    assert {x.dtype for x in found.values()} == {np.dtype(np.float32)} and found["w"].tolist() == [1.5, -2]
+    save_file({"w": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "w8.safetensors")
+    with pytest.raises(FileError, match="w is of the type F8_E4M3, which NumPy does not have"):
+        load_weights(tmp_path / "w8.safetensors")
