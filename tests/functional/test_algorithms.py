@@ -14,6 +14,7 @@ from tests.checking import Backend, adjoint, close, values
 from tinynet.errors import ArgumentError
 from tinynet.kernels import correlation, winograd
 from tinynet.kernels.correlation import choose, correlate, correlate_input_gradient, correlate_weight_gradient
+from tinynet.kernels.filter_cache import FilterCache
 from tinynet.kernels.geometry import Geometry
 
 # Largest error on outputs of variance 1 (the docstring of kernels/winograd.py); sums of a few channels stay below it.
@@ -106,6 +107,25 @@ def test_weights_changed_in_place_are_seen(backend: Backend) -> None:
         w[place] += 1.0
         y, exact = (correlate(x, w, None, geometry, 1, algorithm) for algorithm in ("winograd4x4", "im2col"))
         close(backend.host(y), backend.host(exact), "float64")
+
+
+def test_transformed_filters_go_with_the_filters_and_within_a_limit() -> None:
+    calls: list[int] = []
+
+    def transform(w: np.ndarray, m: int) -> np.ndarray:
+        calls.append(m)
+        return w * m
+
+    kept = FilterCache(transform, limit=4000)                   # 1,600 bytes an entry: room for two
+    first, second, third = (np.full(100, float(i)) for i in range(3))
+    for w in (first, first, second, second):
+        np.testing.assert_array_equal(kept.get(w, 2), 2 * w)
+    assert len(calls) == 2
+    kept.get(third, 2)
+    kept.get(first, 2)
+    assert len(calls) == 4, "the first was asked for longest ago"
+    del w, first, second, third
+    assert not kept._entries
 
 
 def test_the_choice_follows_the_shapes() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ class FilterCache:
         self._entries: OrderedDict[tuple[int, int], _Entry] = OrderedDict()
         self._lock = threading.Lock()
         self._working: dict[tuple[int, int], threading.Lock] = {}
+        self._dead: deque[tuple[int, int]] = deque()
 
     def get(self, w: np.ndarray, m: int) -> np.ndarray:
         """transform(w, m), made anew only where it must be; by one thread, while others that ask for the same wait."""
@@ -44,11 +45,12 @@ class FilterCache:
                 entry = self._entries.get(key)
             if entry is None or entry.alive() is not w or not np.array_equal(entry.numbers, w):
                 entry = _Entry(weakref.ref(w, lambda _: self._forget(key)), w.copy(), self._transform(w, m))
-                self._keep(key, entry)
+            self._keep(key, entry)
             return entry.transformed
 
     def _keep(self, key: tuple[int, int], entry: _Entry) -> None:
         with self._lock:
+            self._drop_dead()
             self._entries[key] = entry
             self._entries.move_to_end(key)
             while len(self._entries) > 1 and self._bytes() > self._limit:
@@ -58,8 +60,18 @@ class FilterCache:
         return sum(entry.numbers.nbytes + entry.transformed.nbytes for entry in self._entries.values())
 
     def _forget(self, key: tuple[int, int]) -> None:
-        # Called by the garbage collector, perhaps in a thread that holds the lock: so without it. Both pops are atomic.
-        entry = self._entries.get(key)
-        if entry is not None and entry.alive() is None:
-            self._entries.pop(key, None)
-            self._working.pop(key, None)
+        """Called when filters are gone, at any moment, perhaps in a thread that holds the lock: then later."""
+        self._dead.append(key)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._drop_dead()
+            finally:
+                self._lock.release()
+
+    def _drop_dead(self) -> None:
+        while self._dead:
+            key = self._dead.popleft()
+            entry = self._entries.get(key)
+            if entry is not None and entry.alive() is None:             # the same place may have new filters by now
+                del self._entries[key]
+                self._working.pop(key, None)
