@@ -138,3 +138,41 @@ def test_the_picture_is_written(tmp_path: Path) -> None:
     assert plot_occlusion(result, x, tmp_path / "a.png", ["$cat", "dog", "a_very_long_name_of_a_class"]).stat().st_size > 5000
     with pytest.raises(ShapeError, match="13×17"):
         plot_occlusion(result, image(5, 5), tmp_path / "b.png")
+
+
+def _branched() -> nn.Sequential:
+    """Every kind of layer that is computed where it is touched, and every way they are joined."""
+    fire = nn.Sequential(
+        squeeze=nn.Conv2d(6, 3, 1), relu=nn.ReLU(),
+        _expand=nn.Concat(
+            _1=nn.Sequential(expand1x1=nn.Conv2d(3, 4, 1), relu1=nn.ReLU()),
+            _3=nn.Sequential(expand3x3=nn.Conv2d(3, 4, 3, padding=1), relu3=nn.ReLU()),
+            _pool=nn.Sequential(pool=nn.MaxPool2d(3, 1, padding=1)),
+        ),
+    )
+    return randomise(nn.Sequential(
+        conv=nn.Conv2d(3, 6, 5, stride=2, padding=1), norm=nn.BatchNorm2d(6), relu=nn.ReLU(), lrn=nn.LocalResponseNorm(3),
+        pool=nn.MaxPool2d(3, 2, ceil_mode=True), fire=fire,
+        block=nn.Residual(_body=nn.Sequential(
+            conv1=nn.Conv2d(11, 11, 3, padding="same", dilation=2), relu6=nn.ReLU6(), conv2=nn.Conv2d(11, 11, 1))),
+        wide=nn.Residual(_body=nn.Sequential(conv3=nn.Conv2d(11, 5, 3, stride=2, padding=1)),
+                         _shortcut=nn.Sequential(down=nn.Conv2d(11, 5, 1, stride=2))),
+        last=nn.ReLU(), mean=nn.AvgPool2d(2, 1, padding=1), flat=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(), fc=nn.Linear(5, 3),
+    ), seed=5)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("layer", ["pool", "fire.expand3x3", "fire", "block", "last"])
+@pytest.mark.parametrize(("size", "patch"), [((61, 74), 7), ((40, 40), (3, 11))])
+def test_what_is_touched_alone_equals_the_whole_network(layer: str, size: tuple[int, int], patch: int | tuple[int, int]) -> None:
+    model, x = _branched(), image(*size)
+    result = occlusion(model, x, 1, patch=patch, stride=3, layer=layer, channel=2, batch_size=50, workers=2)
+    ph, pw = result.patch
+    for r in range(0, len(result.tops), 2):
+        covered = np.repeat(x[None], len(result.lefts), axis=0)
+        for c, left in enumerate(result.lefts):
+            covered[c, :, result.tops[r] : result.tops[r] + ph, left : left + pw] = 0
+        maps: dict[str, np.ndarray] = {}
+        logits = model(covered, watch=lambda path, _, y, maps=maps: maps.setdefault(path, y))
+        np.testing.assert_allclose(result.logits[r], logits, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(result.activation[r], maps[layer][:, 2].sum(axis=(1, 2)), rtol=0, atol=1e-10)

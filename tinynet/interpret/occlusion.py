@@ -17,7 +17,7 @@ from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..functional._check import integers
 from ..nn import Layer
-from . import panels
+from . import panels, touched
 from .deconvnet import MEANING, deconvnet
 from .observe import last_stage, observe, one_input, probabilities
 from .pictures import Picture, centred, photo
@@ -136,18 +136,27 @@ def occlusion(
     _check("class", "the model", target, len(logits))
 
     tops, lefts = _edges(height, ph, sh), _edges(width, pw, sw)
-    places = list(product(tops, lefts))
-    all_logits = np.empty((len(places), len(logits)), logits.dtype)
-    activation = np.empty(len(places), maps.dtype)
+    places = np.array(list(product(tops, lefts)))                # (P, 2)
+    clean: dict[str, Array] = {}
+
+    def covered(part: np.ndarray) -> tuple[Array, Array]:
+        """Logits (B, classes) and the map's sum (B,) with the square at each of these places."""
+        sums: list[Array] = []
+
+        def look(path: str, state: touched.State) -> None:
+            if path == layer and not sums:
+                sums.append(state.total(channel) if isinstance(state, touched.Touched) else _total(state[:, channel]))
+
+        square = xp.repeat(colour[None], len(part), axis=0)
+        output = touched.run(model, touched.Touched(x, square, part), clean, look)
+        return to_host(output), to_host(sums[0])
+
+    first = covered(places[:1])                                 # and what the layers give without a square
+    found = []
     with Shards(workers) as shards:
-        for begin in range(0, len(places), batch_size):
-            part = places[begin : begin + batch_size]
-            covered = xp.repeat(x, len(part), axis=0)           # (B, C, H, W)
-            for i, (top, left) in enumerate(part):
-                covered[i, :, top : top + ph, left : left + pw] = colour
-            seen = observe(model, covered, [layer], shards)
-            all_logits[begin : begin + len(part)] = to_host(seen.output)
-            activation[begin : begin + len(part)] = to_host(_total(seen.layers[layer][:, channel]))
+        for begin in range(1, len(places), batch_size):
+            found += shards.apply(covered, places[begin : begin + batch_size])
+    all_logits, activation = (np.concatenate(parts) for parts in zip(first, *found, strict=True))
     grid = len(tops), len(lefts)
     return Occlusion(
         np.array(tops), np.array(lefts), (ph, pw), (sh, sw), (height, width), layer, channel, target,
