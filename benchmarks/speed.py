@@ -78,7 +78,7 @@ def cifar_vgg(classes: int = 10, rng: np.random.Generator | None = None) -> nn.S
 
 # name: (builder of the registry or function, input, its own arguments)
 NETS: dict[str, tuple[Any, tuple[int, ...], dict[str, Any]]] = {
-    "LeNet, 28², batch 64": ("lenet5", (64, 1, 28, 28), {}),
+    "LeNet, 32² (28² framed), batch 64": ("lenet5", (64, 1, 32, 32), {}),
     "cat net, 224², batch 16": ("photonet", (16, 3, 224, 224), {}),
     "CIFAR VGG, 32², batch 64": (cifar_vgg, (64, 3, 32, 32), {}),
     "AlexNet, 224², batch 16": ("alexnet", (16, 3, 224, 224), {}),

@@ -48,7 +48,7 @@ def input_gradient(dy: Array, w: Array, geometry: Geometry, groups: int, workspa
     cell that it came from.
     """
     if max(geometry.stride, default=1) == 1:
-        return forward(*_flipped(dy, w, geometry, groups), groups, workspace=workspace)
+        return forward(*flipped(dy, w, geometry, groups), groups, workspace=workspace)
     xp, g, out, kernel = array_module(dy), groups, geometry.out, geometry.kernel
     count, o, c = dy.shape[0], w.shape[0], w.shape[1] * groups
     matrix = w.reshape(g, o // g, -1).swapaxes(1, 2)                        # (G, C/G·K, O/G)
@@ -73,7 +73,7 @@ def weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int, worksp
     return dw.reshape(o, c // g, *geometry.kernel)
 
 
-def _flipped(dy: Array, w: Array, geometry: Geometry, groups: int) -> tuple[Array, Array, None, Geometry]:
+def flipped(dy: Array, w: Array, geometry: Geometry, groups: int) -> tuple[Array, Array, None, Geometry]:
     """The correlation that is the input gradient of one with stride 1: (dy, filters, no bias, its geometry).
 
         dx[c, q] = Σ_o Σ_k w[o, c, k] · dy[o, q + low − k·dilation]
@@ -81,8 +81,8 @@ def _flipped(dy: Array, w: Array, geometry: Geometry, groups: int) -> tuple[Arra
     """
     xp, n = array_module(w), len(geometry.size)
     o, c = w.shape[0] // groups, w.shape[1]
-    flipped = w[(slice(None), slice(None), *[slice(None, None, -1)] * n)].reshape(groups, o, c, *geometry.kernel)
-    flipped = xp.ascontiguousarray(flipped.swapaxes(1, 2)).reshape(groups * c, o, *geometry.kernel)
+    turned_w = w[(slice(None), slice(None), *[slice(None, None, -1)] * n)].reshape(groups, o, c, *geometry.kernel)
+    turned_w = xp.ascontiguousarray(turned_w.swapaxes(1, 2)).reshape(groups * c, o, *geometry.kernel)
     low = [span - lo for span, lo in zip(geometry.spans, geometry.low, strict=True)]
     high = [                                                                # up to the last cell, also one that no window sees
         size + span - out - lo for size, span, out, lo in zip(geometry.size, geometry.spans, geometry.out, low, strict=True)
@@ -96,7 +96,7 @@ def _flipped(dy: Array, w: Array, geometry: Geometry, groups: int) -> tuple[Arra
         tuple(dy.shape[2:]), geometry.kernel, (1,) * n, tuple(max(0, lo) for lo in low), tuple(max(0, hi) for hi in high),
         geometry.dilation, geometry.size,
     )
-    return dy, flipped, None, turned
+    return dy, turned_w, None, turned
 
 
 def _bytes_per_row(x: Array, geometry: Geometry, channels: int) -> int:
