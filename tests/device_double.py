@@ -370,6 +370,7 @@ class DeviceArray:
     nbytes = property(lambda self: self._host.nbytes)
     flags = property(lambda self: Flags(self._host.flags))
     device = property(lambda self: SimpleNamespace(id=0))
+    data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
     T = property(lambda self: DeviceArray(self._host.T))
     mT = property(lambda self: DeviceArray(self._host.mT))
     real = property(lambda self: DeviceArray(self._host.real))
