@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -159,8 +159,7 @@ def gpu_options(*, precision: str | None = None, workspace: int | None = None) -
     if workspace is not None and (isinstance(workspace, bool) or not isinstance(workspace, int) or workspace < 1):
         raise ArgumentError(f"gpu_options: expected workspace in bytes, at least 1, got {workspace!r}")
     before = _gpu_options
-    chosen = {"precision": precision, "workspace": workspace}
-    _gpu_options = replace(before, **{name: value for name, value in chosen.items() if value is not None})
+    _gpu_options = GpuOptions(precision or before.precision, workspace or before.workspace)
     try:
         yield _gpu_options
     finally:

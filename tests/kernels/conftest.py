@@ -14,7 +14,7 @@ def cpu(tmp_path_factory: pytest.TempPathFactory) -> cuda_on_cpu.Cpu:
     """The CUDA sources, each compiled as C++ when it is first launched."""
     if cuda_on_cpu.COMPILER is None:
         pytest.skip("no g++ here, which would compile the CUDA sources as C++")
-    return cuda_on_cpu.Cpu(tmp_path_factory.mktemp("cuda"))
+    return cuda_on_cpu.Cpu(tmp_path_factory.mktemp("cuda"), "-O0" if cuda_on_cpu.sanitised() else "-O1")
 
 
 @pytest.fixture(scope="module")

@@ -55,11 +55,16 @@ def versions(source: str) -> list[tuple[str, bool]]:
     return every
 
 
+def sanitised() -> bool:
+    """Whether the address sanitiser's library was loaded with Python."""
+    return hasattr(ctypes.CDLL(None), "__asan_init")
+
+
 class Cpu:
     """Compiles into `folder` and keeps what is compiled. `launches`: (kernel, grid, block) of all launches so far."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, optimise: str = "-O1") -> None:
+        self.folder, self.optimise = folder, optimise
         self.launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
         self._libraries: dict[str, tuple[ctypes.CDLL, list[tuple[str, bool]]]] = {}
 
@@ -92,11 +97,11 @@ class Cpu:
             number = len(self._libraries)
             path, library = self.folder / f"source_{number}.cpp", self.folder / f"source_{number}.so"
             path.write_text("\n".join(['#include "shim.h"', code, *lines]), encoding="utf-8")
-            sanitize = "-fsanitize=undefined" + (",address" if hasattr(ctypes.CDLL(None), "__asan_init") else "")
+            sanitize = "-fsanitize=undefined" + (",address" if sanitised() else "")
             subprocess.run(
-                [COMPILER or "g++", "-std=c++17", "-O1", "-g1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror",
-                 "-Wno-unknown-pragmas", "-Wno-unused-function", sanitize, "-fno-sanitize-recover=all", f"-I{Path(__file__).parent}",
-                 str(path), "-o", str(library)],
+                [COMPILER or "g++", "-std=c++17", self.optimise, "-g1", "-shared", "-fPIC", "-fno-gnu-unique", "-Wall", "-Wextra",
+                 "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-misleading-indentation", sanitize,
+                 "-fno-sanitize-recover=all", f"-I{Path(__file__).parent}", str(path), "-o", str(library)],
                 check=True,
             )
             self._libraries[code] = ctypes.CDLL(str(library)), every
@@ -166,10 +171,10 @@ class Cublas:
     calls: tuple[int, ...] = ()
 
     @classmethod
-    def gemmStridedBatchedEx(  # noqa: N802 (its name in CuPy)
-        cls, handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int, Atype: int, lda: int, strideA: int,
-        B: int, Btype: int, ldb: int, strideB: int, beta: int, C: int, Ctype: int, ldc: int, strideC: int, batchCount: int,
-        computeType: int, algo: int,
+    def gemmStridedBatchedEx(
+        cls, handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int, Atype: int, lda: int,
+        strideA: int, B: int, Btype: int, ldb: int, strideB: int, beta: int, C: int, Ctype: int, ldc: int, strideC: int,
+        batchCount: int, computeType: int, algo: int,
     ) -> None:
         assert handle == 1 and Ctype == 0 and algo == -1 and (computeType, Atype, Btype) in {(68, 2, 2), (77, 0, 0)}
         assert _number(alpha) == 1 and _number(beta) == 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.checking import close, values
@@ -37,7 +37,6 @@ def losses(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=120)
 @given(losses(), st.sampled_from(["float64", "float32"]), st.sampled_from([0.0, 0.1]), st.booleans())
 def test_cross_entropy_and_its_gradient(cuda: Cpu, case: dict[str, Any], dtype: str, special: float, wide: bool) -> None:
     shape, classes, seed, options = case["shape"], case["classes"], case["seed"], case["options"]
@@ -81,6 +80,7 @@ def test_batch_normalisation(cuda: Cpu, shape: tuple[int, ...], dtype: str, wide
     x, dy = (3 + values(1, shape)).astype(dtype), values(2, shape).astype(dtype)
     gamma, beta = values(3, shape[1:2]).astype(dtype), values(4, shape[1:2]).astype(dtype)
     axes = tuple(a for a in range(len(shape)) if a != 1)
+    slack = 5e-5 if dtype == "float32" else 0                   # the mean, near 3, is rounded, too
     with wide_indices(wide):
         total = batch_norm.channel_sums(device(x))
         close(total.get() / max(1, x.size // shape[1]), x.astype(float).sum(axes) / max(1, x.size // shape[1]), dtype, "Σ x")
@@ -92,16 +92,17 @@ def test_batch_normalisation(cuda: Cpu, shape: tuple[int, ...], dtype: str, wide
         mu, sigma = device(mean.astype(dtype)), device(scale.astype(dtype))
         close(batch_norm.channel_sums(device(x), mu).get() / count, variance, dtype, "σ²")
         y = batch_norm.normalise(device(x), mu, sigma * device(gamma), device(beta))
-        close(y.get(), F.batch_norm(exact[0], None, None, exact[2], exact[3], training=True), dtype, "y", 5e-5 if dtype == "float32" else 0)
+        expected = F.batch_norm(exact[0], None, None, exact[2], exact[3], training=True)
+        close(y.get(), expected, dtype, "y", slack)
         rectified = batch_norm.normalise(device(x), mu, sigma * device(gamma), device(beta), relu=True)
         np.testing.assert_array_equal(rectified.get(), np.maximum(y.get(), 0))
         dx = batch_norm.input_gradient(device(dy), device(x), mu, sigma, sigma * device(gamma), count)
         expected = F.batch_norm_input_gradient(exact[1], exact[0], None, None, exact[2], training=True)
-        close(dx.get(), expected, dtype, "dx", 5e-5 if dtype == "float32" else 0)
+        close(dx.get(), expected, dtype, "dx", slack)
         sums = batch_norm.gradient_sums(device(dy), device(x), mu).get()
         close(sums[0] / count, exact[1].sum(axes) / count, dtype, "Σ dy")
         weight = F.batch_norm_weight_gradient(exact[1], exact[0], None, None, training=True)
-        close(sums[1] * scale.astype(dtype) / count, weight / count, dtype, "Σ dy x̂", 5e-5 if dtype == "float32" else 0)
+        close(sums[1] * scale.astype(dtype) / count, weight / count, dtype, "Σ dy x̂", slack)
 
 
 def test_a_channel_is_shared_by_blocks_where_it_is_long(cuda: Cpu) -> None:
@@ -109,7 +110,6 @@ def test_a_channel_is_shared_by_blocks_where_it_is_long(cuda: Cpu) -> None:
     assert cuda.launches[-1][1] == (2, 3, 1)
 
 
-@settings(max_examples=30)
 @given(st.sampled_from([(1, 1), (2, 3), (2, 3, 5), (1, 2, 3, 7), (0, 2, 2)]), st.booleans(), st.booleans(), st.booleans())
 def test_bias_and_relu_in_place(cuda: Cpu, shape: tuple[int, ...], relu: bool, biased: bool, wide: bool) -> None:
     y, bias = values(0, shape, 0.3), values(1, shape[1:2])

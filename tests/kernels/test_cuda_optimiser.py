@@ -33,8 +33,8 @@ def device(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("count", [1, 6, 130])
 @pytest.mark.parametrize("options", [
-    {}, {"momentum": 0.9}, {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.01}, {"momentum": 0.8, "nesterov": True, "weight_decay": 0.1},
-    {"weight_decay": 0.2, "maximize": True},
+    {}, {"momentum": 0.9}, {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.01},
+    {"momentum": 0.8, "nesterov": True, "weight_decay": 0.1}, {"weight_decay": 0.2, "maximize": True},
 ])  # fmt: skip
 def test_sgd(cuda: Cpu, options: dict[str, Any], count: int, dtype: str) -> None:
     host = parameters(count, dtype)
@@ -50,7 +50,9 @@ def test_sgd(cuda: Cpu, options: dict[str, Any], count: int, dtype: str) -> None
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("kind, options", [(Adam, {}), (Adam, {"weight_decay": 0.1, "maximize": True}), (AdamW, {"betas": (0.8, 0.95)})])
+@pytest.mark.parametrize("kind, options", [
+    (Adam, {}), (Adam, {"weight_decay": 0.1, "maximize": True}), (AdamW, {"betas": (0.8, 0.95)}),
+])  # fmt: skip
 def test_adam_and_adamw(cuda: Cpu, kind: Any, options: dict[str, Any], dtype: str) -> None:
     host = parameters(70, dtype)
     p, reference = device(host), kind(host, lr=0.05, **options)
@@ -82,9 +84,12 @@ def test_a_step_is_held_back_on_the_device(cuda: Cpu) -> None:
     p, g = device(host), device({name: np.full_like(x, np.nan) for name, x in host.items()})
     m, v = (device({name: np.zeros_like(x) for name, x in host.items()}) for _ in range(2))
     no, yes = (device_module.asarray(np.array([flag])) for flag in (False, True))
-    chosen: dict[str, Any] = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "decoupled": True, "maximize": False}
+    chosen: dict[str, Any] = {
+        "lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "decoupled": True, "maximize": False,
+    }  # fmt: skip
+    plain: dict[str, Any] = {"dampening": 0, "weight_decay": 0, "nesterov": False, "maximize": False, "fresh": True}
     optimiser.adam(rows(p, g, m, v), step=1, ok=no, **chosen)
-    optimiser.sgd(rows(p, g, m), lr=1, momentum=0.9, dampening=0, weight_decay=0, nesterov=False, maximize=False, fresh=True, ok=no)
+    optimiser.sgd(rows(p, g, m), lr=1, momentum=0.9, ok=no, **plain)
     for name, x in host.items():
         np.testing.assert_array_equal(p[name].get(), x)
         assert (m[name].get() == 0).all() and (v[name].get() == 0).all()

@@ -40,7 +40,8 @@ def gradient_sums(dy: Array, x: Array, mean: Array) -> Array:
     splits, kind = _splits(numbers, channels), index_type(x.size)
     sums = xp.empty((2, channels, splits), dtype=x.dtype)
     launch("batch_norm", "gradient_sums", (x.dtype, kind), (
-        dy, x, dense(mean), sums, kind(channels), kind(P), kind(numbers)), threads=x.size, block=block_for(numbers), grid=(channels, splits))
+        dy, x, dense(mean), sums, kind(channels), kind(P), kind(numbers)),
+        threads=x.size, block=block_for(numbers), grid=(channels, splits))
     return sums.sum(axis=2)
 
 

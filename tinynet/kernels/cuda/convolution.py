@@ -22,8 +22,8 @@ from .memory import allocating
 from .products import Factor, factor, product
 
 DIRECT_FILTERS = 128
-"""Filters of a group below which the forward pass takes implicit GEMM. Columns are written and read once, 8 bytes an entry, and serve
-2 · filters operations: on a GPU of 60 TFLOP/s and 3 TB/s their traffic takes as long as the product at 80 filters. An estimate."""
+"""Filters of a group below which the forward pass takes implicit GEMM. An estimate, not measured: columns are written and read
+once, 8 bytes an entry, which serves 2 · filters operations; on a GPU of 60 TFLOP/s and 3 TB/s both take as long at 80 filters."""
 TILES = {True: (64, 128, 8, 4, 8), False: (128, 128, 8, 8, 8)}
 """BM, BN, BK, TM, TN of direct.cu, by whether a group has at most 64 filters."""
 UNROLLED = ((1, 1), (3, 3), (5, 5), (7, 7), (11, 11))
@@ -144,7 +144,8 @@ def _is_direct(x: Array, w: Array, geometry: Any, groups: int) -> bool:
     filters, reach = w.shape[0] // groups, max(x.size, w.size, x.shape[0] * w.shape[0] * prod(geometry.out))
     return (
         len(geometry.size) == 2 and x.dtype == np.float32 and current_gpu_options().precision == "float32"
-        and not _is_pointwise(geometry, x) and 16 <= filters < DIRECT_FILTERS and groups < 1 << 16 and index_type(reach) is np.int32
+        and not _is_pointwise(geometry, x) and 16 <= filters < DIRECT_FILTERS
+        and groups < 1 << 16 and index_type(reach) is np.int32
     )
 
 

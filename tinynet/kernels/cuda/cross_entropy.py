@@ -29,13 +29,14 @@ def cross_entropy(
     if reduction == "mean":
         total = xp.empty((), dtype=x.dtype)
         launch("cross_entropy", "target_weight", (x.dtype, kind), (
-            target, weight, dense(total), kind(rows), kind(classes), np.int64(ignore_index)), threads=1, block=block_for(rows), grid=(1,))
+            target, weight, dense(total), kind(rows), kind(classes), np.int64(ignore_index)),
+            threads=1, block=block_for(rows), grid=(1,))
     losses = xp.empty(target.shape if x.ndim > 1 else (), dtype=x.dtype)
     dx = xp.empty(x.shape, dtype=x.dtype) if gradient else None
     mean = None if total is None else dense(total)
     launch("cross_entropy", "cross_entropy", (x.dtype, kind), (
-        x, target, weight, mean, dense(losses), dx, kind(classes), kind(inner), np.int64(ignore_index), T(label_smoothing), T(-inf),
-        T(nan)), threads=rows, block=block_for(classes), grid=(rows,))
+        x, target, weight, mean, dense(losses), dx, kind(classes), kind(inner), np.int64(ignore_index), T(label_smoothing),
+        T(-inf), T(nan)), threads=rows, block=block_for(classes), grid=(rows,))
     if not value or reduction == "none":
         return (losses if value else None), dx
     result = xp.empty((), dtype=x.dtype)

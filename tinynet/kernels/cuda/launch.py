@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ...backend import Array, array_module
 from ...errors import DeviceError
 
 THREADS = 256
-"""Threads of a block where nothing speaks for another number: enough to hide memory's latency on every architecture since Volta."""
+"""Threads of a block where nothing speaks for another number: enough to hide the latency of memory since Volta."""
 _INT = (1 << 31) - (1 << 16)
 """Elements up to which 32-bit indices do, the last block's surplus threads included."""
 WINDOW = np.dtype([(name, np.int32, 3) for name in ("size", "kernel", "stride", "low", "dilation", "out")])
@@ -31,7 +31,7 @@ def here(x: Array) -> bool:
     return hasattr(array_module(x), "RawModule")
 
 
-@lru_cache(maxsize=None)
+@cache
 def source(name: str) -> str:
     """The whole text of a source: the page common.cuh, then its own."""
     folder = Path(__file__).parent

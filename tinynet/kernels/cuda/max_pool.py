@@ -22,7 +22,8 @@ def max_pool(x: Array, geometry: Any, switches: bool) -> tuple[Array, Array | No
     y = xp.empty(shape, dtype=x.dtype)
     indices = xp.empty(shape, dtype=np.int64) if switches else None
     kind = index_type(x.size, y.size)
-    launch("max_pool", "max_pool", (x.dtype, kind), (x, y, indices, window(geometry), x.dtype.type(-inf), kind(y.size)), threads=y.size)
+    launch("max_pool", "max_pool", (x.dtype, kind), (
+        x, y, indices, window(geometry), x.dtype.type(-inf), kind(y.size)), threads=y.size)
     return y, indices
 
 

@@ -30,8 +30,8 @@ def sgd(
     """
     for T, tensors, arrays, grid in _batches(rows):
         launch("optimiser", "sgd", (T,), (
-            tensors, ok, T(lr), T(momentum), T(dampening), T(weight_decay), np.int32(nesterov), np.int32(maximize), np.int32(fresh)),
-            threads=1, grid=grid, also=arrays)
+            tensors, ok, T(lr), T(momentum), T(dampening), T(weight_decay), np.int32(nesterov), np.int32(maximize),
+            np.int32(fresh)), threads=1, grid=grid, also=arrays)
 
 
 def adam(

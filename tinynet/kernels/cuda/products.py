@@ -1,4 +1,4 @@
-"""Matrix products by cuBLAS, in the precision that tinynet.backend.gpu_options asks for; sums and results are always float32 then.
+"""Matrix products by cuBLAS, in the precision that tinynet.backend.gpu_options asks for. The sums and results stay float32.
 
 A float16 holds numbers from 6e-8 to 65504, which the gradients of a network leave at both ends. So an array is scaled before it
 is rounded, by the power of two that brings its largest number near 2¹⁴, and the product is scaled back: both without any error.
@@ -48,7 +48,7 @@ def product(a: Factor, b: Factor) -> Array:
 
 
 def _gemm(xp: Any, a: Array, b: Array) -> Array:
-    """float16 or TF32 factors, float32 sums. cuBLAS counts in columns, so it is asked for yᵀ = bᵀ aᵀ, which is the same memory."""
+    """float16 or TF32 factors, float32 sums. cuBLAS counts in columns, so it is asked for yᵀ = bᵀ aᵀ: the same memory."""
     cublas = xp.cuda.cublas
     *batch, m, k = a.shape
     n, count = b.shape[-1], int(np.prod(batch, dtype=np.int64))
