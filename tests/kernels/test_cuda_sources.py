@@ -63,7 +63,7 @@ def test_nvrtc_compiles_them_as_cupy_asks_it_to() -> None:
 def test_cupy_has_what_the_launchers_call() -> None:
     cupy = pytest.importorskip("cupy", reason="no CuPy here")
     try:
-        from cupy_backends.cuda.libs import cublas              # finds and loads the library first
+        from cupy_backends.cuda.libs import cublas  # finds and loads the library first
     except ImportError as error:
         pytest.skip(f"no cuBLAS here: {error}")
     assert issubclass(cupy.cuda.memory.OutOfMemoryError, MemoryError)
