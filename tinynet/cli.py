@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import backend
 from .errors import ArgumentError, TinynetError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 Model = Annotated[Path, typer.Argument(help="A model file, as `tinynet train` writes it: runs/cat/model.safetensors.")]
 Data = Annotated[Path | None, typer.Option(
     help="A folder of class folders (or of train/ and test/ with these). Default: the embedded photos.")]
+Device = Annotated[str, typer.Option(help='Where to compute: "cpu", "cuda" (the first GPU), or "cuda:1" and so on.')]
 Workers = Annotated[int | None, typer.Option(help="Threads that share a batch. Default: one a core.")]
 
 
@@ -59,12 +61,17 @@ def train(
     output: Annotated[Path, typer.Option(help="The folder for the model, curves, figures and checkpoints.")] = Path("runs/cat"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder.")] = False,
     workers: Workers = None,
+    device: Device = "cpu",
+    precision: Annotated[str, typer.Option(
+        help="Of the matrix products on a GPU: float32, tf32, or float16. Sums and results are float32 in all of them.")] = "float32",
 ) -> None:
     """Train a classifier of photos; by default cat or not, on the embedded photos, in a few minutes."""
     from .train.classifier import recipe_for, train_classifier
     from .train.photos import check_size, embedded_parts, folder_parts
 
     _at_least(epochs=(epochs, 1), seed=(seed, 0), per_class=(per_class, 0), workers=(workers, 1))
+    if backend.device(device).kind == "cpu" and precision != "float32":
+        raise ArgumentError(f"--precision {precision} is a GPU's: give --device cuda, too")
     protocol = size == 224
     size = size or (32 if data is None else 224)
     check_size(size, data is not None)
@@ -78,11 +85,12 @@ def train(
         parts = folder_parts(data, test, per_class=draw, cache=recipe.cache, seed=seed, progress=True)
     print(parts.description)
     words = ["tinynet", *sys.argv[1:]]
-    train_classifier(
-        parts, recipe, output, seed=seed, epochs=epochs, workers=workers, resume=resume,
-        positive="cat" if "cat" in parts.train.classes else None,
-        command=shlex.join(word for word in words if word != "--resume"),
-    )
+    with backend.gpu_options(precision=precision):
+        train_classifier(
+            parts, recipe, output, seed=seed, epochs=epochs, workers=workers, resume=resume, device=device,
+            positive="cat" if "cat" in parts.train.classes else None,
+            command=shlex.join(word for word in words if word != "--resume"),
+        )
 
 
 @app.command()
@@ -92,6 +100,7 @@ def evaluate(
     data: Data = None,
     output: Annotated[Path | None, typer.Option(help="A folder for the confusion matrix and the sheet of predictions.")] = None,
     workers: Workers = None,
+    device: Device = "cpu",
 ) -> None:
     """Say how well a model does on the photos of a folder; by default on the embedded test photos."""
     from .data import ImageFolder, Loader, cached, embedded
@@ -104,7 +113,7 @@ def evaluate(
     from .train.plots import plot_confusion_matrix, plot_predictions
 
     _at_least(workers=(workers, 1))
-    trained = load_model(model)
+    trained = load_model(model, device)
     photos: Any = embedded("test") if data is None else ImageFolder(data)
     check_classes(photos.classes, trained.classes, str(data or "the embedded photos"))
     if data is not None:                                        # decoded at once: a broken photo is left out
@@ -128,6 +137,7 @@ def evaluate(
 def predict(
     model: Model,
     photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP.")],
+    device: Device = "cpu",
 ) -> None:
     """Say what is on photos: class and probability, a line a photo. A photo that cannot be read is named, and the
     exit code is 1.
@@ -138,7 +148,7 @@ def predict(
     from .models import load_model
     from .train import predict as run
 
-    trained = load_model(model)
+    trained = load_model(model, device)
     transform, failed, width = trained.preprocessing.transform(), False, max(len(str(path)) for path in photos)
     for path in photos:
         try:
@@ -221,6 +231,7 @@ def explain(
     mask: Annotated[Path | None, typer.Option(
         help="A picture of the photo's size, not black where the object is; or a folder of these, named as the photos.")] = None,
     output: Annotated[Path, typer.Option(help="The folder for the sheets and figures.")] = Path("runs/explain"),
+    device: Device = "cpu",
 ) -> None:
     """Show what a model's units see in photos, and which pixels a class depends on, each beside its control: the same picture
     with redrawn weights. A photo that cannot be read is named, and the exit code is 1.
@@ -230,7 +241,8 @@ def explain(
 
     _at_least(units=(units, 1))
     made = explain_photos(
-        load_model(model), photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
+        load_model(model, device), photos, output,
+        layers=[name for given in layers or [] for name in given.split(",") if name] or None,
         units=units, target=target, mask=mask, command=shlex.join(["tinynet", *sys.argv[1:]]),
     )
     for line in (*made.failed, *([made.warning] if made.warning else [])):
@@ -252,6 +264,7 @@ def atlas(
     output: Annotated[Path, typer.Option(help="The folder for the report, its sheets and the findings.")] = Path("runs/atlas"),
     workers: Workers = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    device: Device = "cpu",
 ) -> None:
     """Show what excites each unit of a model most: its nine strongest photos and their projections, as one HTML file."""
     from .data import any_photos, embedded
@@ -259,7 +272,7 @@ def atlas(
     from .models import load_model
 
     _at_least(units=(units, 0), workers=(workers, 1))
-    trained = load_model(model)
+    trained = load_model(model, device)
     photos: Any = embedded("test") if folder is None else any_photos(folder)
     made = make_atlas(
         trained, photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
@@ -288,6 +301,7 @@ def study(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer photos, positions and steps, for a first look.")] = False,
     seed: Annotated[int, typer.Option(help="Of which photos are taken, and of what is drawn.")] = 0,
     workers: Workers = None,
+    device: Device = "cpu",
 ) -> None:
     """Do the experiments of Zeiler & Fergus (2014) on a model: occlusion, invariance, filters, transfer and the rest."""
     from .data import ImageFolder, any_photos, embedded
@@ -295,7 +309,7 @@ def study(
     from .study import read_boxes, run_study
 
     _at_least(train=(train, 0), seed=(seed, 0), workers=(workers, 1))
-    trained = load_model(model)
+    trained = load_model(model, device)
     photos: Any = embedded("test") if folder is None else any_photos(folder)
     made = run_study(
         trained, photos, output, epochs=train, quick=quick, boxes=None if boxes is None else read_boxes(boxes), seed=seed,

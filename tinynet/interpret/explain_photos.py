@@ -19,6 +19,7 @@ from ..files import make_folder, write_text
 from ..models import TrainedModel
 from .explain import Explanation, controls_of, explain
 from .explain_sheets import class_sheet, figures_table, unit_sheet
+from .observe import beside_model
 
 
 class Explained(NamedTuple):
@@ -54,7 +55,7 @@ def explain_photos(
         except FileError as error:
             failed.append(str(error))
             continue
-        x = trained.preprocessing.transform()(picture, np.random.default_rng(0))
+        x = beside_model(trained.model, trained.preprocessing.transform()(picture, np.random.default_rng(0)))
         truth = None if masks is None else read_mask(masks[path], picture.shape[:2], trained.preprocessing)
         found = explain(trained.model, x, chosen, layers=layers, units=units, mask=truth, controls=controls)
         warning = found.warning

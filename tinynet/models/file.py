@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import to_host
+from ..backend import Device, to_host
+from ..backend import device as device_named
 from ..data.preprocessing import Preprocessing
 from ..errors import FileError, TinynetError
 from ..files import replacing
@@ -52,10 +53,14 @@ class TrainedModel(NamedTuple):
                 raise OSError(str(error)) from None
 
 
-def load_model(path: str | os.PathLike[str]) -> TrainedModel:
-    """Read a file that TrainedModel.save wrote. Raises FileError if it is missing, damaged, or something else."""
+def load_model(path: str | os.PathLike[str], device: str | Device = "cpu") -> TrainedModel:
+    """Read a file that TrainedModel.save wrote, onto a device: "cpu", "cuda", "cuda:1".
+
+    Raises FileError if it is missing, damaged, or something else; DeviceError if the device cannot be used.
+    """
     from safetensors import SafetensorError, safe_open
 
+    device = device_named(device)
     path = Path(path)
     if path.is_dir():
         raise FileError(f"{path}: a folder; expected a model file, such as {path / 'model.safetensors'}")
@@ -81,6 +86,7 @@ def load_model(path: str | os.PathLike[str]) -> TrainedModel:
     for tensor, x in tensors.items():
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             raise FileError(f"{path}: damaged: {tensor} is not finite")
+    model.to(device)
     return TrainedModel(model, name, arguments, classes, preprocessing, dict(record.get("notes") or {}))
 
 

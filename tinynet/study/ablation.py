@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..backend import device_of
 from ..data import Dataset, Loader, transforms
 from ..errors import ArgumentError, TinynetError
 from ..interpret.units import nearest
@@ -24,6 +25,7 @@ from ..nn.norm import LocalResponseNorm, _BatchNorm
 from ..optim import OneCycleLR
 from ..train import Trainer, evaluate
 from ..train.classifier import Recipe, _optimizer
+from ..train.evaluation import reference_array
 
 _FOLLOWERS = (_BatchNorm, LocalResponseNorm, ReLU, LeakyReLU, Sigmoid, Tanh, Dropout, Identity)
 """What goes with a layer that is taken out; pooling stays, since it decides the sizes of what comes behind."""
@@ -33,7 +35,7 @@ def rebuilt(
     model: Layer, size: Sequence[int], *, drop: Sequence[str] = (), resize: Mapping[str, int] | None = None,
     classes: int | None = None, rng: np.random.Generator | None = None,
 ) -> Sequential:
-    """A fresh copy of a Sequential model, without some layers and with other widths; all weights drawn anew.
+    """A fresh copy of a Sequential model, without some layers and with other widths; all weights drawn anew, on the model's device.
 
     size: (C, H, W) of the input. drop: names of convolutions or linear layers; what follows them up to the next one
     goes with them, except pooling. resize: name → new number of maps or units. classes: of the last linear layer, and then
@@ -60,6 +62,9 @@ def rebuilt(
         resize[linear[-1]] = classes
     builder = _Builder(set(drop), resize, rng, linear[-1] if classes is not None else None)
     fresh, _ = builder.through(model, "", np.zeros((1, *size), np.float32))
+    here = reference_array(model)
+    if here is not None:
+        fresh.to(device_of(here))
     return fresh
 
 

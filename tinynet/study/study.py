@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from .. import interpret
+from ..backend import Array
 from ..data import Dataset, Loader, Subset, balanced_sample, split, transforms
 from ..errors import ArgumentError, FileError
 from ..files import make_folder, write_text
 from ..interpret.control import randomised, untrained
 from ..interpret.evolution import EPOCHS
 from ..interpret.invariance import KINDS
-from ..interpret.observe import observe, stages
+from ..interpret.observe import beside_model, observe, stages
 from ..models import TrainedModel
 from ..nn import Layer, Linear
 from ..nn.conv import _Conv
@@ -127,9 +128,10 @@ class _Job:
             labels = predict(self.model, self.inputs(found)).argmax(axis=1).tolist()
         return found, labels
 
-    def inputs(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    def inputs(self, pictures: Sequence[np.ndarray]) -> Array:
+        """The pictures as the model takes them, on its device."""
         to_input = self.pre.to_input()
-        return np.stack([to_input(picture, np.random.default_rng(0)) for picture in pictures])
+        return beside_model(self.model, np.stack([to_input(picture, np.random.default_rng(0)) for picture in pictures]))
 
     def some(self, most: int) -> Dataset:
         """At most that many of the photos, evenly over them."""
@@ -307,7 +309,9 @@ class _Job:
         self.keep(interpret.plot_evolution(evolution, self.path("evolution"), command=self.command))
 
     def _channels(self, layer: str, model: Layer | None = None) -> int:
-        return int(observe(model or self.model, np.zeros((1, *self.size), np.float32), [layer]).layers[layer].shape[1])
+        model = model or self.model
+        x = beside_model(model, np.zeros((1, *self.size), np.float32))
+        return int(observe(model, x, [layer]).layers[layer].shape[1])
 
 
 def default_variants(model: Any) -> dict[str, dict[str, Any]]:

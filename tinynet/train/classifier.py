@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..backend import Array, Device, array_module
 from ..data import Dataset, Loader, Relabelled, transforms
 from ..data.preprocessing import Preprocessing
 from ..errors import ArgumentError
@@ -96,6 +96,7 @@ def train_classifier(
     photos: Parts, recipe: Recipe, output: str | os.PathLike[str],
     *, seed: int = 0, epochs: int | None = None, workers: int | None = None, resume: bool = False, positive: str | None = None,
     progress: Mode | None = None, say: Callable[[str], None] = print, command: str = "", callbacks: Sequence[Callback] = (),
+    device: str | Device = "cpu",
 ) -> Classifier:
     """Train by the recipe, evaluate on all parts, and write everything into the folder `output`.
 
@@ -104,7 +105,8 @@ def train_classifier(
 
     epochs: instead of the recipe's. resume: go on from output/last.safetensors. positive: the class that precision, recall and F1
     are of (default: the mean over the classes). command: how a user calls this, for the files and the advice after Ctrl-C.
-    callbacks: the Trainer's.
+    callbacks: the Trainer's. device: where to compute, "cpu", "cuda", "cuda:1"; the weights that a seed starts from and the batches
+    that it sees are the same everywhere, and a run may be resumed on another device.
     The weights are those of the last epoch: with a cycle that ends at a learning rate of zero there is no better one to pick, and
     validation figures stay honest.
     """
@@ -117,6 +119,7 @@ def train_classifier(
         arguments["groups"] = groups
     whole = create(recipe.model, rng=np.random.default_rng(seed), **arguments)
     assert isinstance(whole, Sequential)
+    whole.to(device)                                            # before the optimiser: it changes the model's own arrays
     # The last layer, which unites classes, stays out of the training: what is taught are the finer classes.
     model = whole if groups is None else Sequential(dict(list(whole.named_children())[:-1]))
     epochs = recipe.epochs if epochs is None else epochs

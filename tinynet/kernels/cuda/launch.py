@@ -31,6 +31,11 @@ def here(x: Array) -> bool:
     return hasattr(array_module(x), "RawModule")
 
 
+def fit(*arrays: Array) -> bool:
+    """Whether the kernels run where these arrays live, and take them as they lie in memory."""
+    return here(arrays[0]) and all(array.flags.c_contiguous for array in arrays)
+
+
 @cache
 def source(name: str) -> str:
     """The whole text of a source: the page common.cuh, then its own."""
