@@ -67,7 +67,14 @@ class FakeCuda:
             def wait_event(self, event: Any) -> None:
                 log.append("own waits for event")
 
-        current = SimpleNamespace(wait_event=lambda event: log.append("current waits for event"), __str__=lambda self: "current")
+        class Current:
+            def __str__(self) -> str:
+                return "current"
+
+            def wait_event(self, event: Any) -> None:
+                log.append("current waits for event")
+
+        current = Current()
         self.Device, self.Event, self.Stream = Device, Event, Stream
         self.get_current_stream = lambda: current
         self.runtime = SimpleNamespace(getDeviceCount=lambda: count)

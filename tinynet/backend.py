@@ -72,8 +72,11 @@ def _cupy() -> Any:
         ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CuPy raises its own CUDARuntimeError: no driver, driver too old, …
-        raise DeviceError(f"CUDA was asked for, but no GPU can be used: {error}") from None
+    except Exception as error:  # CuPy raises its own CUDARuntimeError
+        why = str(error).partition("\n")[0]
+        if "InsufficientDriver" in why:                         # what it says of a driver too old, and of none at all
+            why += "; is there a GPU here, and is its driver new enough for this CuPy? (nvidia-smi tells)"
+        raise DeviceError(f"CUDA was asked for, but no GPU can be used: {why}") from None
     if count == 0:
         raise DeviceError("CUDA was asked for, but this machine shows no GPU")
     return cupy

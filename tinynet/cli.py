@@ -36,6 +36,9 @@ def _plainly(command: Callable[..., None]) -> Callable[..., None]:
         except TinynetError as error:
             print(f"tinynet: {error}", file=sys.stderr)
             raise typer.Exit(2) from None
+        except MemoryError as error:
+            print(f"tinynet: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+            raise typer.Exit(2) from None
         except KeyboardInterrupt as interrupt:
             print(f"\ntinynet: {interrupt or 'interrupted'}", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -63,7 +66,7 @@ def train(
     workers: Workers = None,
     device: Device = "cpu",
     precision: Annotated[str, typer.Option(
-        help="Of the matrix products on a GPU: float32, tf32, or float16. Sums and results are float32 in all of them.")] = "float32",
+        help="Of the matrix products on a GPU: float32, tf32 or float16; sums and results are float32.")] = "float32",
 ) -> None:
     """Train a classifier of photos; by default cat or not, on the embedded photos, in a few minutes."""
     from .train.classifier import recipe_for, train_classifier

@@ -95,3 +95,67 @@ def test_a_step_is_held_back_on_the_device(cuda: Cpu) -> None:
         assert (m[name].get() == 0).all() and (v[name].get() == 0).all()
     optimiser.adam(rows(p, g, m, v), step=1, ok=yes, **chosen)
     assert np.isnan(p["p0"].get()).all()
+
+
+@pytest.mark.parametrize("make", [
+    lambda p: SGD(p, lr=0.1), lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    lambda p: Adam(p, lr=0.01), lambda p: AdamW(p, lr=0.01),
+    lambda p: AdamW([{"params": {"p0": p.pop("p0")}, "lr": 0.1}, {"params": p}]),
+])  # fmt: skip
+def test_the_optimisers_take_the_fused_step_and_stay_on_their_way(cuda: Cpu, make: Any) -> None:
+    host = parameters(9, "float64")
+    there = device(host)
+    mine, its, before = make(dict(host)), make(dict(there)), len(cuda.launches)
+    bad = device_module.asarray(np.array([False]))
+    for step in range(4):
+        g = {name: values(100 * step + i, x.shape) for i, (name, x) in enumerate(host.items()) if step != 1 or i % 2}
+        its.step({name: device_module.asarray(np.full_like(x, np.nan)) for name, x in g.items()}, bad)
+        its.take_back()
+        its.step(device(g))
+        mine.step(g)
+        for name, x in host.items():
+            close(there[name].get(), x, "float64", name)
+    assert its.state.keys() == mine.state.keys() and {k: set(v) for k, v in its.state.items()} == {
+        k: set(v) for k, v in mine.state.items()
+    }
+    assert {name.partition("<")[0] for name, _, _ in cuda.launches[before:]} <= {"sgd", "adam"}
+
+
+def test_what_the_fused_step_does_not_take_goes_the_plain_way(cuda: Cpu) -> None:
+    host = parameters(4, "float64")
+    for options in ({"amsgrad": True}, {}):
+        mine, its = Adam(host, **options), Adam(device(host), **options)
+        g = {name: np.ones_like(x) for name, x in host.items()}
+        there = device(g)
+        if not options:                                         # a gradient that is not in C order
+            there["p0"] = device_module.asarray(np.ones((4, 3))).T
+        before = len(cuda.launches)
+        its.step(there)
+        mine.step(g)
+        assert len(cuda.launches) == before
+        close(its.param_groups[0]["params"]["p0"].get(), host["p0"], "float64")
+    its.step(there, device_module.asarray(np.array([False])))
+    close(its.param_groups[0]["params"]["p0"].get(), host["p0"], "float64")
+
+
+@pytest.mark.parametrize("kind, made", [(AdamW, "zeros_like"), (SGD, "empty_like")])
+def test_memory_for_all_is_found_before_any_is_changed(cuda: Cpu, monkeypatch: pytest.MonkeyPatch, kind: Any, made: str) -> None:
+    host = parameters(4, "float64")
+    there = device(host)
+    options = {"momentum": 0.9} if kind is SGD else {}
+    optimizer = kind([{"params": {name: p}} for name, p in there.items()], lr=0.1, **options)
+    whole, left = getattr(device_module, made), [3]
+
+    def fails(*arguments: Any, **more: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise MemoryError("full")
+        return whole(*arguments, **more)
+
+    monkeypatch.setattr(device_module, made, fails)
+    with pytest.raises(MemoryError):
+        optimizer.step(device({name: np.ones_like(x) for name, x in host.items()}))
+    optimizer.take_back()
+    for name, x in host.items():
+        np.testing.assert_array_equal(there[name].get(), x)
+    assert not any(optimizer.state.values())

@@ -57,19 +57,22 @@ class Adam(Optimizer):
         if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
             raise ArgumentError(f"{name}: expected two betas, each 0 <= beta < 1, got {betas}")
 
-    def update_all(self, rows: Sequence[Row], options: dict[str, Any], ok: Array | None) -> bool:
-        """The formulas below, for all parameters in a few launches."""
+    def begin_all(self, rows: Sequence[Row], options: dict[str, Any]) -> set[int] | None:
         arrays = [x for row in rows for x in (*row[:2], *row[2].values()) if hasattr(x, "shape")]
         if options["amsgrad"] or not cuda.fit(*arrays):
-            return False
+            return None
+        fresh = {id(slots) for _, _, slots in rows if not slots}
         for parameter, _, slots in rows:
             _begin(parameter, slots, options)
+        return fresh
+
+    def update_all(self, rows: Sequence[Row], fresh: set[int], options: dict[str, Any], ok: Array | None) -> None:
+        for _, _, slots in rows:
             slots["step"] += 1
         chosen = {name: options[name] for name in ("lr", "betas", "eps", "weight_decay", "maximize")}
         for step in sorted({slots["step"] for _, _, slots in rows}):     # one, unless some had no gradient once
             some = [(p, g, slots["exp_avg"], slots["exp_avg_sq"]) for p, g, slots in rows if slots["step"] == step]
             optimiser.adam(some, step=step, decoupled=self.decoupled_weight_decay, ok=ok, **chosen)
-        return True
 
     def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
         """The formulas above, for one parameter; all arrays share its shape."""

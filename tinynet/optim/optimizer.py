@@ -49,16 +49,22 @@ class Optimizer:
         """Change `parameter` and `state` in place by one step; `gradient` is only read. All arrays: one shape."""
         raise NotImplementedError
 
-    def update_all(self, rows: Sequence[Row], options: dict[str, Any], ok: Array | None) -> bool:
-        """Step all parameters of a group that live on a GPU at once, and say whether that could be done; otherwise nothing is done.
+    def begin_all(self, rows: Sequence[Row], options: dict[str, Any]) -> set[int] | None:
+        """Make the state of a group whose parameters `update_all` can step; None if it cannot, and then nothing is made.
 
-        rows: (parameter, gradient, state) of each. ok: see step. A subclass may write it.
+        rows: (parameter, gradient, state) of each. Returns the ids of the states that were empty. A subclass may write both.
         """
-        return False
+        return None
+
+    def update_all(self, rows: Sequence[Row], fresh: set[int], options: dict[str, Any], ok: Array | None) -> None:
+        """Step all parameters of a group on a GPU in a few launches. fresh: what begin_all returned. ok: see step."""
+        raise NotImplementedError
 
     def step(self, gradients: Mapping[str, Array | None], ok: Any = True) -> None:
-        """One step. gradients: dict name -> array of the parameter's shape and dtype. ok: False changes nothing; on a GPU it may be
-        an array (1,) of bool there, which the host need not look at, and `take_back` then tells the state that it was False.
+        """One step. gradients: dict name -> array of the parameter's shape and dtype.
+
+        ok: False changes nothing. On a GPU it may be an array (1,) of bool there, at which the host does not look; whoever finds
+        out later that it was False calls `take_back`.
 
         A parameter whose gradient is missing or None stays as it is, and so does its state. An unknown name, another
         shape or another dtype is an error (ArgumentError, ShapeError, DtypeError), raised before anything is changed.
@@ -68,20 +74,24 @@ class Optimizer:
         flag = None if isinstance(ok, bool | np.bool_) else ok
         if flag is None and not ok:
             return
-        self._before = []
+        self._before, groups = [], []
         for group in self.param_groups:
             rows = [
                 (parameter, gradients[name], self.state.setdefault(name, {}))
                 for name, parameter in group["params"].items() if gradients.get(name) is not None
             ]
-            if flag is not None:
-                self._before += [(slots, dict(slots)) for _, _, slots in rows]
-            if rows and not self.update_all(rows, group, flag) and (flag is None or bool(flag.all())):
+            self._before += [(slots, dict(slots)) for _, _, slots in rows]
+            if rows:                                            # memory for all, before any is changed
+                groups.append((group, rows, self.begin_all(rows, group)))
+        for group, rows, fresh in groups:
+            if fresh is not None:
+                self.update_all(rows, fresh, group, flag)
+            elif flag is None or bool(flag.all()):
                 for parameter, gradient, slots in rows:
                     self.update(parameter, gradient, slots, group)
 
     def take_back(self) -> None:
-        """Say that the last step's `ok` was False: what the host counts is as before it. The arrays are so anyway."""
+        """Say that the last step's `ok` was False, or that it found no memory: what the host counts is as before it."""
         for slots, before in self._before:
             slots.clear()
             slots.update(before)

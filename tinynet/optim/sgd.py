@@ -56,19 +56,19 @@ class SGD(Optimizer):
                 f"got momentum {options['momentum']} and dampening {options['dampening']}"
             )
 
-    def update_all(self, rows: Sequence[Row], options: dict[str, Any], ok: Array | None) -> bool:
-        """The formulas below, for all parameters in a few launches."""
+    def begin_all(self, rows: Sequence[Row], options: dict[str, Any]) -> set[int] | None:
         if not cuda.fit(*(array for parameter, gradient, slots in rows for array in (parameter, gradient, *slots.values()))):
-            return False
+            return None
         fresh = [row for row in rows if options["momentum"] and "momentum_buffer" not in row[2]]
         for parameter, _, slots in fresh:
             slots["momentum_buffer"] = array_module(parameter).empty_like(parameter)
+        return {id(slots) for _, _, slots in fresh}
+
+    def update_all(self, rows: Sequence[Row], fresh: set[int], options: dict[str, Any], ok: Array | None) -> None:
         chosen = {name: options[name] for name in ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")}
-        new = {id(slots) for _, _, slots in fresh}
         for first in (True, False):
-            some = [(p, g, slots.get("momentum_buffer")) for p, g, slots in rows if (id(slots) in new) == first]
+            some = [(p, g, slots.get("momentum_buffer")) for p, g, slots in rows if (id(slots) in fresh) == first]
             optimiser.sgd(some, fresh=first, ok=ok, **chosen)
-        return True
 
     def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
         """The formulas above, for one parameter; all arrays share its shape."""

@@ -35,12 +35,12 @@ def rebuilt(
     model: Layer, size: Sequence[int], *, drop: Sequence[str] = (), resize: Mapping[str, int] | None = None,
     classes: int | None = None, rng: np.random.Generator | None = None,
 ) -> Sequential:
-    """A fresh copy of a Sequential model, without some layers and with other widths; all weights drawn anew, on the model's device.
+    """A fresh copy of a Sequential model, without some layers and with other widths; all weights drawn anew.
 
     size: (C, H, W) of the input. drop: names of convolutions or linear layers; what follows them up to the next one
     goes with them, except pooling. resize: name → new number of maps or units. classes: of the last linear layer, and then
     what stands behind that goes too (a union of classes). Filters get He's weights, linear layers PyTorch's.
-    Raises ArgumentError for unknown names (with the nearest), for the last linear layer, and for layers it cannot rebuild.
+    The copy lives where the model does. Raises ArgumentError for unknown names (with the nearest), for the last linear layer, and for layers it cannot rebuild.
     """
     if not isinstance(model, Sequential):
         raise ArgumentError(f"ablation: expected a Sequential model, got {type(model).__name__}")

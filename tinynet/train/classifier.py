@@ -105,8 +105,8 @@ def train_classifier(
 
     epochs: instead of the recipe's. resume: go on from output/last.safetensors. positive: the class that precision, recall and F1
     are of (default: the mean over the classes). command: how a user calls this, for the files and the advice after Ctrl-C.
-    callbacks: the Trainer's. device: where to compute, "cpu", "cuda", "cuda:1"; the weights that a seed starts from and the batches
-    that it sees are the same everywhere, and a run may be resumed on another device.
+    callbacks: the Trainer's. device: where to compute, "cpu", "cuda", "cuda:1". A seed starts from the same weights and sees the
+    same batches everywhere, and a run may be resumed on another device.
     The weights are those of the last epoch: with a cycle that ends at a learning rate of zero there is no better one to pick, and
     validation figures stay honest.
     """
@@ -176,15 +176,15 @@ def train_classifier(
     return Classifier(trained, evaluations, files)
 
 
-def _right(groups: list[list[int]]) -> Callable[[Array, Array], float]:
+def _right(groups: list[list[int]]) -> Callable[[Array, Array], Array]:
     """Counts what is right once classes are united."""
     union = np.empty(sum(map(len, groups)), np.int64)
     for g, group in enumerate(groups):
         union[group] = g
 
-    def right(logits: Array, target: Array) -> float:
+    def right(logits: Array, target: Array) -> Array:
         said = group_logsumexp(logits, groups).argmax(axis=1)
-        return float((said == array_module(target).asarray(union)[target]).sum())
+        return (said == array_module(target).asarray(union)[target]).sum()
 
     return right
 
