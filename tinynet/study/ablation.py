@@ -40,7 +40,8 @@ def rebuilt(
     size: (C, H, W) of the input. drop: names of convolutions or linear layers; what follows them up to the next one
     goes with them, except pooling. resize: name → new number of maps or units. classes: of the last linear layer, and then
     what stands behind that goes too (a union of classes). Filters get He's weights, linear layers PyTorch's.
-    The copy lives where the model does. Raises ArgumentError for unknown names (with the nearest), for the last linear layer, and for layers it cannot rebuild.
+    The copy lives where the model does. Raises ArgumentError for unknown names (with the nearest), for the last linear layer,
+    and for layers it cannot rebuild.
     """
     if not isinstance(model, Sequential):
         raise ArgumentError(f"ablation: expected a Sequential model, got {type(model).__name__}")

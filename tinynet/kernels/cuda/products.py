@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...backend import Array, array_module, current_gpu_options
+from .launch import here
 
 
 class Factor(NamedTuple):
@@ -45,6 +46,14 @@ def product(a: Factor, b: Factor) -> Array:
         y /= a.scale                                            # one after the other: their product may overflow
         y /= b.scale
     return y
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """a (…, K) times a matrix b (K, N), or a vector (K,): a @ b, on a GPU in the precision of the options."""
+    if not here(a) or b.ndim != 2 or a.ndim < 2 or a.dtype != np.float32 or current_gpu_options().precision == "float32":
+        return a @ b
+    y = product(factor(a if a.ndim == 2 else a.reshape(-1, a.shape[-1])), factor(b))
+    return y.reshape(*a.shape[:-1], b.shape[-1])
 
 
 def _gemm(xp: Any, a: Array, b: Array) -> Array:
