@@ -101,7 +101,8 @@ def test_implicit_gemm_over_many_tiles_of_positions_and_filters(cuda: Cpu, monke
 
 @pytest.mark.parametrize("groups, multiplier", [(2, 1), (3, 2)])
 @pytest.mark.parametrize("size, kernel, stride, padding, dilation", [
-    ((7,), (3,), 2, 1, 1), ((5, 6), (3, 2), (1, 2), (1, 0), (2, 1)), ((3, 4, 5), (2, 1, 3), 1, 1, 1), ((1, 1), (1, 1), 1, 0, 1),
+    ((7,), (3,), 2, 1, 1), ((4, 4, 4), (3, 3, 3), 2, 0, 1), ((5, 6), (3, 2), (1, 2), (1, 0), (2, 1)),
+    ((3, 4, 5), (2, 1, 3), 1, 1, 1), ((1, 1), (1, 1), 1, 0, 1),
 ])  # fmt: skip
 def test_depthwise_has_its_own_kernels(
     cuda: Cpu, groups: int, multiplier: int, size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any

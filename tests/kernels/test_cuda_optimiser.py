@@ -54,7 +54,7 @@ def test_sgd(cuda: Cpu, options: dict[str, Any], count: int, dtype: str) -> None
     (Adam, {}), (Adam, {"weight_decay": 0.1, "maximize": True}), (AdamW, {"betas": (0.8, 0.95)}),
 ])  # fmt: skip
 def test_adam_and_adamw(cuda: Cpu, kind: Any, options: dict[str, Any], dtype: str) -> None:
-    host = parameters(70, dtype)
+    host = {"large": values(0, (5000,)).astype(dtype), **parameters(70, dtype)}
     p, reference = device(host), kind(host, lr=0.05, **options)
     m, v = (device({name: np.zeros_like(x) for name, x in host.items()}) for _ in range(2))
     group = reference.param_groups[0]
