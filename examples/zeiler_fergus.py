@@ -4,6 +4,8 @@
     python examples/zeiler_fergus.py --quick            a first look, in a few minutes; the network has hardly learned by then
     python examples/zeiler_fergus.py --model runs/cat/model.safetensors     a network that is trained already
 
+Ctrl-C keeps what is done, and --resume goes on from it.
+
 While it trains, the strongest activations of some maps are followed (figure 4). Then come filters (figure 6), occlusion
 (figure 7), invariance (figure 5), correspondence (table 1), ablation (table 3) and transfer (table 4), to what the not-cats
 are. Pictures, figures.json and what was found, in words, go to runs/study (or --output). The
@@ -34,9 +36,10 @@ def main() -> None:
     parser.add_argument("--variants", type=int, help="epochs of each variant of the ablation (default: 8, or 1 with --quick)")
     parser.add_argument("--quick", action="store_true", help="fewer epochs, photos, positions and steps")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     parser.add_argument("--output", type=Path, default=Path("runs/study"), help="folder for the results (default: runs/study)")
     options = parser.parse_args()
-    command = " ".join(["python", *sys.argv])
+    command = " ".join(word for word in ["python", *sys.argv] if word != "--resume")
 
     # The network, and how its features arise.
     if options.model is not None:
@@ -47,7 +50,7 @@ def main() -> None:
     # Everything else, on photos that the network was not trained on.
     study = run_study(
         trained, data.embedded("test"), options.output, quick=options.quick, seed=options.seed, command=command,
-        epochs=options.variants or (1 if options.quick else 8), others=data.embedded("test", kinds=True),
+        epochs=options.variants or (1 if options.quick else 8), others=data.embedded("test", kinds=True), resume=options.resume,
     )
     print("\nWhat was found\n")
     for sentence in study.findings:
@@ -66,7 +69,7 @@ def train(options: argparse.Namespace, command: str):
     )
     classifier = train_classifier(
         embedded_parts(options.seed), recipe, options.output / "network", seed=options.seed, epochs=epochs, positive="cat",
-        command=command, callbacks=[evolution],
+        command=command, callbacks=[evolution], resume=options.resume,
     )
     path = interpret.plot_evolution(evolution, options.output / "evolution-of-the-network.png", command=command)
     print(f"evolution: {path}")

@@ -1,8 +1,9 @@
-"""Break one line of tinynet.functional at a time, and see that a test fails. Run by hand: python tests/mutate.py [family …]
+"""Break one line of tinynet at a time, and see that a test fails. Run by hand: python tests/mutate.py [module …]
 
-A mutant is one change of one expression: + for −, a factor dropped, a number one off, a comparison turned, a statement
-left out. Its family's tests run on NumPy in a forked process, without shrinking; what passes them all has survived and is
-printed; some survivors are the same function written differently. The exit code counts them.
+A module is one of tinynet.functional by its name alone (conv), or with its package (interpret.units). A mutant is one change of
+one expression: + for −, a factor dropped, a number one off, a comparison turned, a statement left out. Its module's tests run on
+NumPy in a forked process, without shrinking; what passes them all has survived and is printed; some survivors are the same
+function written differently. The exit code counts them.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import importlib
 import os
 import resource
 import signal
 import sys
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -26,9 +29,15 @@ FAMILIES = {
     "conv": ["conv"], "conv_transpose": ["conv_transpose"], "max_pool": ["max_pool"], "max_unpool": ["max_unpool"],
     "avg_pool": ["avg_pool"], "linear": ["linear"], "activation": ["activation"], "softmax": ["softmax"], "loss": ["loss"],
     "dropout": ["dropout"], "norm": ["norm"], "pad": ["pad"], "interpolate": ["interpolate"],
-    "_correlate": ["conv", "conv_transpose"], "_geometry": ["conv", "max_pool", "avg_pool"], "_along": ["pad", "interpolate"],
+    "_geometry": ["conv", "max_pool", "avg_pool"], "_along": ["pad", "interpolate"],
     "_check": ["linear", "conv", "max_pool", "softmax", "loss"],
+    "interpret.units": ["walks"], "interpret.attribution": ["walks", "batches"], "interpret.deconvnet": ["walks"],
+    "interpret.guided": ["walks", "captum"], "interpret.gradients": ["walks", "captum", "batches"],
+    "interpret.cam": ["walks", "captum"], "interpret.mirror": ["walks"], "interpret.patches": ["patches"],
+    "interpret.scores": ["scores"], "interpret.deletion": ["deletion"],
+    "interpret.control": ["control"], "interpret.top": ["top"], "nn.receptive_field": ["summary"],
 }  # fmt: skip
+"""Module → the files of tests that hold it, in the folder of its package."""
 SWAPS: dict[type, list[type]] = {
     ast.Add: [ast.Sub], ast.Sub: [ast.Add], ast.Mult: [ast.Div], ast.Div: [ast.Mult], ast.FloorDiv: [ast.Mult],
     ast.Mod: [ast.FloorDiv], ast.Pow: [ast.Mult], ast.Lt: [ast.LtE], ast.LtE: [ast.Lt], ast.Gt: [ast.GtE], ast.GtE: [ast.Gt],
@@ -49,18 +58,16 @@ class Mutant:
 def mutants(source: str) -> Iterator[Mutant]:
     """Every mutant of a module. Docstrings, annotations and the words of error messages are left alone."""
     tree = ast.parse(source)
-    for function in ast.walk(tree):
-        if isinstance(function, ast.FunctionDef):
-            function.returns = None
-            for argument in [*function.args.args, *function.args.kwonlyargs]:
-                argument.annotation = None
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     inside = {id(child): f.name for f in functions for child in ast.walk(f)}
     skipped = {
         id(child) for node in ast.walk(tree) if isinstance(node, (ast.Raise, ast.JoinedStr)) for child in ast.walk(node)
     }
     defaults = [d for f in functions for d in [*f.args.defaults, *f.args.kw_defaults] if d is not None]
-    skipped |= {id(child) for default in defaults for child in ast.walk(default)}
+    annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation]
+    annotations += [f.returns for f in functions if f.returns]
+    decorators = [d for f in functions for d in f.decorator_list]
+    skipped |= {id(child) for node in [*defaults, *annotations, *decorators] for child in ast.walk(node)}
     nodes = [node for node in ast.walk(tree) if id(node) in inside and id(node) not in skipped]
     for node in nodes:
         for what in changes(node):
@@ -146,6 +153,13 @@ def patch(module: ModuleType, source: str) -> None:
             old.__code__ = new.__code__
         elif isinstance(old, property) and isinstance(new, property):
             swap(old.fget, new.fget)
+        elif isinstance(old, cached_property) and isinstance(new, cached_property):
+            swap(old.func, new.func)
+        elif isinstance(old, (classmethod, staticmethod)) and isinstance(new, (classmethod, staticmethod)):
+            swap(old.__func__, new.__func__)
+        if hasattr(old, "registry") and hasattr(new, "registry"):  # of a singledispatch: its functions have no name of their own
+            for kind, function in old.registry.items():
+                swap(function, new.registry.get(kind))
 
     for name, old in vars(module).items():
         if isinstance(old, type):
@@ -158,8 +172,8 @@ def patch(module: ModuleType, source: str) -> None:
 class Mutation:
     """A pytest plugin: the tests are collected once, then every mutant runs them in a fork of this process."""
 
-    def __init__(self, families: list[str], gradients_only: bool) -> None:
-        self.families, self.gradients_only = families, gradients_only
+    def __init__(self, families: list[str], gradients_only: bool, part: tuple[int, int] = (1, 1)) -> None:
+        self.families, self.gradients_only, self.part = families, gradients_only, part
         self.alive = self.total = 0
         self.in_child = False
 
@@ -189,40 +203,48 @@ class Mutation:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         for family in self.families:
-            tests = {f"test_{name}.py" for name in [*FAMILIES[family], "gradient_arguments"]}
-            items = [item for item in session.items if item.path.name in tests]
-            module = sys.modules[f"tinynet.functional.{family}"]
+            wanted = {ROOT / test for test in tests_of(family)}
+            items = [item for item in session.items if item.path in wanted]
+            module = importlib.import_module(f"tinynet.{family if '.' in family else f'functional.{family}'}")
             source = Path(str(module.__file__)).read_text()
             if not self.survives(items, module, ast.unparse(ast.parse(source))):
                 print(f"{family}: the tests fail without any mutation")
                 self.alive += 1
                 continue
             start, count = time.perf_counter(), 0
-            for mutant in mutants(source):
-                if self.gradients_only and "gradient" not in mutant.function:
+            for number, mutant in enumerate(mutants(source)):
+                if (self.gradients_only and "gradient" not in mutant.function) or number % self.part[1] != self.part[0] - 1:
                     continue
                 count += 1
                 if self.survives(items, module, mutant.source):
                     self.alive += 1
-                    print(f"survived: {family}.py:{mutant.line} {mutant.function}: {mutant.what}")
+                    print(f"survived: {family}:{mutant.line} {mutant.function}: {mutant.what}")
             self.total += count
             print(f"{family}: {count} mutants, {time.perf_counter() - start:.0f} s")
         print(f"{self.alive} of {self.total} mutants survived")
         return True
 
 
+def tests_of(family: str) -> list[str]:
+    """The files of tests of a module, from the root of the project."""
+    package, _, _ = family.rpartition(".")
+    names = FAMILIES[family] if package else [*FAMILIES[family], "gradient_arguments"]
+    return [f"tests/{package or 'functional'}/test_{name}.py" for name in names]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("family", nargs="*", help=f"files of tinynet/functional: {', '.join(FAMILIES)}; all by default")
+    parser.add_argument("family", nargs="*", help=f"{', '.join(FAMILIES)}; all by default")
     parser.add_argument("--gradients", action="store_true", help="only functions with gradient in their name")
+    parser.add_argument("--part", default="1/1", help="2/3: the second third of the mutants (default: all)")
     arguments = parser.parse_args()
+    which, parts = map(int, arguments.part.split("/"))
     os.nice(10)
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     os.chdir(ROOT)
     families = arguments.family or list(FAMILIES)
-    plugin = Mutation(families, arguments.gradients)
-    names = {name for family in families for name in FAMILIES[family]} | {"gradient_arguments"}
-    tests = sorted(f"tests/functional/test_{name}.py" for name in names)
+    plugin = Mutation(families, arguments.gradients, (which, parts))
+    tests = sorted({test for family in families for test in tests_of(family)})
     options = ["-q", "-s", "-k", "not double and not cupy", "-p", "no:cacheprovider", "--hypothesis-profile=mutation"]
     pytest.main([*options, *tests], plugins=[plugin])
     return min(plugin.alive, 100)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -70,6 +71,18 @@ def test_train_writes_everything(photos, trained):
     assert model.notes["command"].startswith("tinynet")
 
 
+def test_export_writes_what_onnx_runtime_runs(trained, tmp_path):
+    result = run("export", trained / "model.safetensors", tmp_path / "model.onnx")
+    assert result.exit_code == 0 and result.stdout == f"{tmp_path / 'model.onnx'}\n"
+    x = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    expected = load_model(trained / "model.safetensors").model(x)
+    np.testing.assert_allclose(session.run(None, {"input": x})[0], expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+    assert "ends with .onnx" in refused("export", trained / "model.safetensors", tmp_path / "model")
+    assert "no such file" in refused("export", trained / "no.safetensors", tmp_path / "model.onnx")
+    assert "cannot be written" in refused("export", trained / "model.safetensors", tmp_path / "no" / "model.onnx")
+
+
 def test_evaluate_gives_the_figures_of_the_training(photos, trained, tmp_path):
     result = run("evaluate", trained / "model.safetensors", "--data", photos / "test", "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -102,7 +115,7 @@ def test_predict_takes_photos_of_any_kind(trained, tmp_path):
 def test_summary_and_data(photos, trained):
     result = run("summary", trained / "model.safetensors")
     assert result.exit_code == 0 and "conv1" in result.stdout and "multiply-adds" in result.stdout
-    assert "photonet" in refused("summary", "resnet1000")
+    assert "nearest: photonet" in refused("summary", "photonett")
     assert run("summary", "photonet", "--size", 96).exit_code == 0
     result = run("data", photos / "train")
     assert result.exit_code == 0 and "48 photos, 2 classes" in result.stdout and "36" in result.stdout

@@ -11,16 +11,23 @@ from . import backend, errors, functional, nn, optim
 
 _LATER = ("data", "distributed", "interpret", "models", "study", "train")
 """Subpackages that are imported when they are first asked for, so that `import tinynet` stays quick."""
+_FROM = {
+    "load": "models", "load_weights": "models", "load_model": "models",
+    "from_onnx": "models", "from_torch": "models", "to_onnx": "models",
+}
+"""Functions that stand here, too, and the subpackage that each is of."""
 
-__all__ = ["backend", "errors", "functional", "nn", "optim", *_LATER]
+__all__ = ["backend", "errors", "functional", "nn", "optim", *_LATER, *_FROM]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return import_module(f"{__name__}.{name}")
+    if name in _FROM:
+        return getattr(import_module(f"{__name__}.{_FROM[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LATER])
+    return sorted([*globals(), *_LATER, *_FROM])

@@ -2,57 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import backend
+from .cli_common import Data, Device, Model, Photos, Workers, app, at_least, model_and, plainly
 from .errors import ArgumentError, TinynetError
-
-app = typer.Typer(
-    help="Convolutional networks from scratch in NumPy: train them, and see what they have learned.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-)
-
-Model = Annotated[Path, typer.Argument(help="A model file, as `tinynet train` writes it: runs/cat/model.safetensors.")]
-Data = Annotated[Path | None, typer.Option(
-    help="A folder of class folders (or of train/ and test/ with these). Default: the embedded photos.")]
-Device = Annotated[str, typer.Option(help='Where to compute: "cpu", "cuda" (the first GPU), or "cuda:1" and so on.')]
-Workers = Annotated[int | None, typer.Option(help="Threads that share a batch. Default: one a core.")]
-
-
-def _plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """A user's mistake is one line on stderr and exit code 2; Ctrl-C is one line and 130."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except TinynetError as error:
-            print(f"tinynet: {error}", file=sys.stderr)
-            raise typer.Exit(2) from None
-        except MemoryError as error:
-            print(f"tinynet: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt as interrupt:
-            print(f"\ntinynet: {interrupt or 'interrupted'}", file=sys.stderr)
-            raise typer.Exit(130) from None
-        except BrokenPipeError:                                 # the reader, head say, has had enough
-            sys.stderr.close()
-            raise typer.Exit(1) from None
-
-    return run
 
 
 @app.command()
-@_plainly
+@plainly
 def train(
     data: Data = None,
+    start: Annotated[str | None, typer.Option(
+        "--from", help="Go on from a trained network: squeezenet1_1, in the box, or a file of weights. Needs --data.")] = None,
+    freeze: Annotated[str | None, typer.Option(
+        help="Leave the network as it is up to this layer, itself included, and train what comes behind: --from squeezenet1_1 "
+        "--freeze features.")] = None,
     test: Annotated[Path | None, typer.Option(help="A folder of class folders to test on.")] = None,
     size: Annotated[int | None, typer.Option(
         help="Side of the input in pixels. Default: 32 for the embedded photos, 224 for a folder.")] = None,
@@ -69,16 +39,22 @@ def train(
         help="Of the matrix products on a GPU: float32, tf32 or float16; sums and results are float32.")] = "float32",
 ) -> None:
     """Train a classifier of photos; by default cat or not, on the embedded photos, in a few minutes."""
-    from .train.classifier import recipe_for, train_classifier
+    from .models import load_model
+    from .train.classifier import fine_tuning, recipe_for, train_classifier
     from .train.photos import check_size, embedded_parts, folder_parts
 
-    _at_least(epochs=(epochs, 1), seed=(seed, 0), per_class=(per_class, 0), workers=(workers, 1))
+    at_least(epochs=(epochs, 1), seed=(seed, 0), per_class=(per_class, 0), workers=(workers, 1))
     if backend.device(device).kind == "cpu" and precision != "float32":
         raise ArgumentError(f"--precision {precision} is a GPU's: give --device cuda, too")
+    if start is not None and (data is None or size is not None):
+        raise ArgumentError("--from goes with --data DIR, and without --size: the size is that of the trained network")
+    if start is None and freeze is not None:
+        raise ArgumentError("--freeze goes with --from: drawn weights are not worth keeping")
     protocol = size == 224
     size = size or (32 if data is None else 224)
     check_size(size, data is not None)
-    recipe = recipe_for(size)
+    begun = None if start is None else load_model(start)
+    recipe = recipe_for(size) if begun is None else fine_tuning(begun, freeze)
     if data is None:
         if test is not None or per_class is not None:
             raise ArgumentError("--test and --per-class go with --data DIR")
@@ -92,12 +68,12 @@ def train(
         train_classifier(
             parts, recipe, output, seed=seed, epochs=epochs, workers=workers, resume=resume, device=device,
             positive="cat" if "cat" in parts.train.classes else None,
-            command=shlex.join(word for word in words if word != "--resume"),
+            command=shlex.join(word for word in words if word != "--resume"), start=begun, freeze=freeze,
         )
 
 
 @app.command()
-@_plainly
+@plainly
 def evaluate(
     model: Model,
     data: Data = None,
@@ -115,7 +91,7 @@ def evaluate(
     from .train.classifier import figures_table
     from .train.plots import plot_confusion_matrix, plot_predictions
 
-    _at_least(workers=(workers, 1))
+    at_least(workers=(workers, 1))
     trained = load_model(model, device)
     photos: Any = embedded("test") if data is None else ImageFolder(data)
     check_classes(photos.classes, trained.classes, str(data or "the embedded photos"))
@@ -136,10 +112,10 @@ def evaluate(
 
 
 @app.command()
-@_plainly
+@plainly
 def predict(
-    model: Model,
-    photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP.")],
+    photos: Photos,
+    top: Annotated[int, typer.Option(help="Classes to name for each photo, the most probable first.")] = 1,
     device: Device = "cpu",
 ) -> None:
     """Say what is on photos: class and probability, a line a photo. A photo that cannot be read is named, and the
@@ -148,12 +124,12 @@ def predict(
     import numpy as np
 
     from .data import read_photo
-    from .models import load_model
     from .train import predict as run
 
-    trained = load_model(model, device)
-    transform, failed, width = trained.preprocessing.transform(), False, max(len(str(path)) for path in photos)
-    for path in photos:
+    at_least(top=(top, 1))
+    trained, paths = model_and(photos, "a photo", device)
+    transform, failed, width = trained.preprocessing.transform(), False, max(len(str(path)) for path in paths)
+    for path in paths:
         try:
             x = transform(read_photo(path, size=None), np.random.default_rng(0))
         except TinynetError as error:
@@ -161,36 +137,76 @@ def predict(
             print(f"tinynet: {error}", file=sys.stderr)
             continue
         probabilities = run(trained.model, x[None], views=trained.preprocessing.views)[0]
-        best = int(probabilities.argmax())
-        print(f"{path!s:<{width}}  {trained.classes[best]}  {100 * probabilities[best]:.1f} %")
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        print(f"{path!s:<{width}}  " + "   ".join(f"{trained.classes[i]}  {100 * probabilities[i]:.1f} %" for i in best))
     if failed:
         raise typer.Exit(1)
 
 
 @app.command()
-@_plainly
+@plainly
 def summary(
     model: Annotated[str, typer.Argument(help="A model file, or the name of a model.")] = "catnet",
     size: Annotated[int | None, typer.Option(help="Side of the input in pixels. Default: that of the training.")] = None,
 ) -> None:
     """Print a model as a table: output shapes, parameters, memory, multiply-adds, receptive fields."""
     from . import nn
-    from .models import create, load_model, names
+    from .models import create, entry, load_model, names, names_model, nearest
 
-    _at_least(size=(size, 1))
+    at_least(size=(size, 1))
     if model in names():
-        network, side = create(model), {"catnet": 32}.get(model, 224)
-    elif "/" not in model and not model.endswith(".safetensors") and not Path(model).exists():
-        raise ArgumentError(f"no model file and no model named {model!r}; there is {', '.join(names())}")
+        network, (channels, side, _) = create(model, rng=nn.init.no_draws), entry(model).input_size
+    elif "/" not in model and not names_model(model) and not Path(model).exists():
+        raise ArgumentError(f"no model file and no model named {model!r}; nearest: {nearest(model)}")
     else:
         trained = load_model(model)
-        network, side = trained.model, trained.preprocessing.crop
-        print(f"classes: {', '.join(trained.classes)}")
-    print(nn.summary(network, (3, size or side, size or side)))
+        network, channels, side = trained.model, 3, trained.preprocessing.crop
+        shown = [*trained.classes[:12], *(["…"] if len(trained.classes) > 12 else [])]
+        print(f"{len(trained.classes):,} classes: {', '.join(shown)}")
+    print(nn.summary(network, (channels, size or side, size or side)))
 
 
 @app.command()
-@_plainly
+@plainly
+def models(
+    name: Annotated[str | None, typer.Argument(help="One of them: its paper, what it wants to see, its layers.")] = None,
+) -> None:
+    """List the networks that have a name: parameters, multiply-adds, receptive field of the last convolution, paper."""
+    from . import nn
+    from .models import create, entry, models_table
+
+    if name is None:
+        print(models_table())
+        return
+    known = entry(name)
+    print(*(f"{line}\n" for line in (known.paper, known.preprocessing and known.preprocessing.words) if line), sep="")
+    print(nn.summary(create(name, rng=nn.init.no_draws), known.input_size))
+
+
+@app.command()
+@plainly
+def convert(
+    source: Annotated[Path, typer.Argument(help="Weights: .safetensors, .npz, or what torch.save wrote. Nothing in it is run.")],
+    target: Annotated[Path, typer.Argument(help="The file to write: .safetensors, which PyTorch reads, too, or .npz.")],
+    model: Annotated[str | None, typer.Option(
+        help="The network that the weights are of (tinynet models lists them). Default: what names and shapes tell.")] = None,
+    key: Annotated[str | None, typer.Option(help="The entry of a checkpoint that holds the weights.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Write float16: half the size, rounded.")] = False,
+) -> None:
+    """Convert weights to safetensors or .npz. Where the network is known, a .safetensors is a model file for all commands."""
+    from .models import TrainedModel
+    from .models import convert as run
+
+    kept, written = run(source, target, model, key=key, half=half)
+    if isinstance(kept, TrainedModel):
+        print(f"{written}: {kept.name}, {len(kept.classes):,} classes")
+    else:
+        count = sum(x.size for x in kept.values())
+        print(f"{written}: {len(kept):,} arrays, {count:,} numbers; of no network that is known here")
+
+
+@app.command()
+@plainly
 def data(
     folder: Annotated[Path | None, typer.Argument(help="A folder of class folders. Default: the embedded photos.")] = None,
     get: Annotated[str | None, typer.Option(help="Download a known set instead; --get list names them.")] = None,
@@ -222,105 +238,18 @@ def data(
 
 
 @app.command()
-@_plainly
-def explain(
+@plainly
+def export(
     model: Model,
-    photos: Annotated[list[Path], typer.Argument(help="Photos: JPEG, PNG, WebP; of any size.")],
-    layers: Annotated[list[str] | None, typer.Option(
-        help="A layer, or LAYER:CHANNEL for one unit, or several with commas; may be given again. Default: the rectified maps of "
-        "up to five convolutions.")] = None,
-    units: Annotated[int, typer.Option(help="Units of a layer to show: those that the photo excites most.")] = 3,
-    target: Annotated[str | None, typer.Option(help="The class to ask about. Default: what the model says.")] = None,
-    mask: Annotated[Path | None, typer.Option(
-        help="A picture of the photo's size, not black where the object is; or a folder of these, named as the photos.")] = None,
-    output: Annotated[Path, typer.Option(help="The folder for the sheets and figures.")] = Path("runs/explain"),
-    device: Device = "cpu",
+    output: Annotated[Path, typer.Argument(help="The ONNX file to write: model.onnx.")],
 ) -> None:
-    """Show what a model's units see in photos, and which pixels a class depends on, each beside its control: the same picture
-    with redrawn weights. A photo that cannot be read is named, and the exit code is 1.
-    """
-    from .interpret.explain_photos import explain_photos
-    from .models import load_model
+    """Write a model as an ONNX file, which other tools and runtimes read (needs the package onnx)."""
+    from .models import load_model, to_onnx
 
-    _at_least(units=(units, 1))
-    made = explain_photos(
-        load_model(model, device), photos, output,
-        layers=[name for given in layers or [] for name in given.split(",") if name] or None,
-        units=units, target=target, mask=mask, command=shlex.join(["tinynet", *sys.argv[1:]]),
-    )
-    for line in (*made.failed, *([made.warning] if made.warning else [])):
-        print(f"tinynet: {line}", file=sys.stderr)
-    print("\n".join(map(str, made.files)))
-    if made.failed:
-        raise typer.Exit(1)
-
-
-@app.command()
-@_plainly
-def atlas(
-    model: Model,
-    folder: Annotated[Path | None, typer.Argument(help="A folder of photos, or of class folders. Default: the embedded "
-                                                  "test photos.")] = None,
-    layers: Annotated[list[str] | None, typer.Option(
-        help="A layer, or several with commas; may be given again. Default: the rectified maps of every convolution.")] = None,
-    units: Annotated[int, typer.Option(help="Units of a layer to show, evenly spread over the active ones; 0: all.")] = 32,
-    output: Annotated[Path, typer.Option(help="The folder for the report, its sheets and the findings.")] = Path("runs/atlas"),
-    workers: Workers = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
-    device: Device = "cpu",
-) -> None:
-    """Show what excites each unit of a model most: its nine strongest photos and their projections, as one HTML file."""
-    from .data import any_photos, embedded
-    from .interpret.report import make_atlas
-    from .models import load_model
-
-    _at_least(units=(units, 0), workers=(workers, 1))
-    trained = load_model(model, device)
-    photos: Any = embedded("test") if folder is None else any_photos(folder)
-    made = make_atlas(
-        trained, photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
-        units=units or None, workers=workers, resume=resume,
-        photos=f"{len(photos):,} {'embedded photos' if folder is None else f'photos of {folder.resolve().name}'}",
-        command=shlex.join(word for word in ["tinynet", *sys.argv[1:]] if word != "--resume"),
-    )
-    if made.warning:
-        print(f"tinynet: {made.warning}", file=sys.stderr)
-    print("\n".join(str(path) for path in (made.report, *made.sheets)))
-
-
-@app.command()
-@_plainly
-def study(
-    model: Model,
-    folder: Annotated[Path | None, typer.Argument(help="A folder of class folders, or of photos. Default: the embedded "
-                                                  "test photos.")] = None,
-    output: Annotated[Path, typer.Option(help="The folder for pictures, figures.json and findings.txt.")] = Path("runs/study"),
-    train: Annotated[int, typer.Option(help="Epochs for which variants of the model are trained on the photos (evolution, "
-                                       "ablation); 0: leave these out.")] = 0,
-    boxes: Annotated[Path | None, typer.Option(
-        help="A JSON file with boxes of the same parts in some photos (correspondence).")] = None,
-    transfer: Annotated[Path | None, typer.Option(
-        help="Class folders of other things, to which the features are transferred. Default: the same photos.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer photos, positions and steps, for a first look.")] = False,
-    seed: Annotated[int, typer.Option(help="Of which photos are taken, and of what is drawn.")] = 0,
-    workers: Workers = None,
-    device: Device = "cpu",
-) -> None:
-    """Do the experiments of Zeiler & Fergus (2014) on a model: occlusion, invariance, filters, transfer and the rest."""
-    from .data import ImageFolder, any_photos, embedded
-    from .models import load_model
-    from .study import read_boxes, run_study
-
-    _at_least(train=(train, 0), seed=(seed, 0), workers=(workers, 1))
-    trained = load_model(model, device)
-    photos: Any = embedded("test") if folder is None else any_photos(folder)
-    made = run_study(
-        trained, photos, output, epochs=train, quick=quick, boxes=None if boxes is None else read_boxes(boxes), seed=seed,
-        others=None if transfer is None else ImageFolder(transfer), workers=workers,
-        command=shlex.join(["tinynet", *sys.argv[1:]]),
-    )
-    print("\n" + "\n\n".join(made.findings))
-    print(f"\n{made.output / 'figures.json'}\n{made.output / 'findings.txt'}")
+    if output.suffix != ".onnx":
+        raise ArgumentError(f"{output}: expected a name that ends with .onnx")
+    to_onnx(load_model(model), output)
+    print(output)
 
 
 def confusion_text(matrix: Any, classes: list[str]) -> str:
@@ -335,11 +264,7 @@ def confusion_text(matrix: Any, classes: list[str]) -> str:
     return "\n".join([head, *(f"is {name:>{width}}  {row}" for name, row in zip(classes, rows, strict=True))])
 
 
-def _at_least(**options: tuple[int | None, int]) -> None:
-    """Options that must be at least a number."""
-    for name, (value, low) in options.items():
-        if value is not None and value < low:
-            raise ArgumentError(f"--{name.replace('_', '-')}: expected at least {low}, got {value}")
+from . import cli_inside  # noqa: E402, F401 - its commands, behind those above in the help
 
 
 def main() -> None:

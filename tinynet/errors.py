@@ -4,6 +4,8 @@ All derive from TinynetError, so that a program (and the command line) can catch
 derives from the built-in a Python programmer would expect (ValueError, TypeError, RuntimeError).
 """
 
+from collections.abc import Iterable
+
 
 class TinynetError(Exception):
     """Base of every error that tinynet raises on purpose.
@@ -40,3 +42,11 @@ class DeviceMemoryError(TinynetError, MemoryError):
 
 class FileError(TinynetError, ValueError):
     """A file is missing, broken, or not of the expected kind."""
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
+    """The known names nearest to one that is not known, or the first ones if none is near: for an error."""
+    import difflib
+
+    known = list(known)
+    return ", ".join(difflib.get_close_matches(name, known, n=most, cutoff=0.3) or known[:most])

@@ -6,6 +6,7 @@ matplotlib is imported when a picture is made, and only its Figure: no state is 
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,19 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:
     with replacing(path) as temporary:
         figure.savefig(temporary, format=kind)
     return path
+
+
+def notes_below(figure: Any, notes: str, command: str = "") -> None:
+    """The small print of a picture: what it shows, its units, and the command that made it, in lines that fit."""
+    text = wrapped(notes, command, figure.get_size_inches()[0])
+    if text:
+        figure.supxlabel(text, size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+
+
+def wrapped(notes: str, command: str, inches: float) -> str:
+    """The notes, paragraph by paragraph, and then the command, in lines for a picture of that width."""
+    paragraphs = [*(notes.split("\n") if notes else []), *([f"Made by: {command}"] if command else [])]
+    return "\n".join(textwrap.fill(paragraph, int(17 * inches)) for paragraph in paragraphs)
 
 
 def shorten(name: str, most: int = 18) -> str:

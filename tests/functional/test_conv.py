@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import tinynet.functional as F
 from tests.checking import LAYOUTS, Backend, adjoint, check_op, check_refused, values
 from tinynet.errors import DeviceError, DtypeError
-from tinynet.functional import _correlate
+from tinynet.kernels import im2col
 from tinynet.kernels.tiles import tiles
 
 TORCH = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
@@ -93,7 +93,7 @@ def test_conv_and_its_gradients(backend: Backend, case: dict[str, Any], dtype: s
 @pytest.mark.parametrize("workspace", [1, 1500, 6000])
 def test_conv_in_many_tiles(backend: Backend, workspace: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # A workspace of 1 byte makes one row a tile, 1500 a few rows, 6000 two images.
-    monkeypatch.setattr(_correlate, "tiles", partial(tiles, workspace=workspace))
+    monkeypatch.setattr(im2col, "tiles", lambda *a: tiles(*a[:3], workspace))
     for groups in (1, 2):
         options = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": groups}
         case = {"n": 2, "input": (5, 4, 9, 6), "weight": (6, 4 // groups, 3, 2), "bias": True, "options": options, "seed": groups}

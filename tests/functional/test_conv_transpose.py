@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import tinynet.functional as F
 from tests.checking import LAYOUTS, Backend, adjoint, check_op, check_refused, values
-from tinynet.functional import _correlate
+from tinynet.kernels import im2col
 from tinynet.kernels.tiles import tiles
 
 TORCH = {
@@ -86,7 +86,7 @@ def test_conv_transpose_and_its_gradients(backend: Backend, case: dict[str, Any]
 
 @pytest.mark.parametrize("workspace", [1, 1500, 6000])
 def test_conv_transpose_in_many_tiles(backend: Backend, workspace: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_correlate, "tiles", partial(tiles, workspace=workspace))
+    monkeypatch.setattr(im2col, "tiles", lambda *a: tiles(*a[:3], workspace))
     for groups in (1, 2):
         options = {"stride": (2, 1), "padding": (1, 0), "output_padding": (1, 0), "groups": groups, "dilation": (1, 2)}
         case = {"n": 2, "input": (5, 4, 5, 4), "weight": (4, 3, 3, 2), "bias": True, "options": options, "seed": groups}
@@ -149,3 +149,13 @@ def test_gradients_refuse_a_signal_of_the_wrong_shape(backend: Backend) -> None:
         check_refused(
             lambda dy=dy: F.conv_transpose2d_weight_gradient(x, w.shape, dy), None, "conv_transpose2d_weight_gradient"
         )
+
+
+def test_cells_that_no_window_reaches_are_zero(backend: Backend) -> None:
+    """With output_padding and dilation at stride 1 the last row belongs to no window."""
+    x, w = values(0, (1, 2, 3, 3)), values(1, (2, 2, 2, 2))
+    options = {"dilation": 2, "output_padding": 1}
+    expected = torch.nn.functional.conv_transpose2d(torch.from_numpy(x), torch.from_numpy(w), **options)
+    got = backend.host(F.conv_transpose2d(backend.array(x), backend.array(w), **options))
+    np.testing.assert_allclose(got, expected.numpy(), rtol=0, atol=1e-12)
+    assert (got[..., -1, :] == 0).all()

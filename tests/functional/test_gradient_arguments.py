@@ -30,6 +30,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "linear_weight_gradient": {"dy": ROWS, "input": np.ones((4, 5))},
     "linear_bias_gradient": {"dy": ROWS},
     "relu_input_gradient": {"dy": ROWS, "output": ROWS},
+    "relu6_input_gradient": {"dy": ROWS, "output": ROWS},
     "leaky_relu_input_gradient": {"dy": ROWS, "input": ROWS},
     "sigmoid_input_gradient": {"dy": ROWS, "output": ROWS},
     "tanh_input_gradient": {"dy": ROWS, "output": ROWS},
@@ -152,7 +153,7 @@ def test_names_and_defaults_are_pytorchs() -> None:
     import torch
 
     ops = [name for name in F.__all__ if not name.endswith("_gradient") and name not in ("dropout_mask", "group_logsumexp")]
-    assert len(ops) == 31
+    assert len(ops) == 32
     for name in ops:
         ours = inspect.signature(getattr(F, name)).parameters
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from tinynet import nn
 from tinynet.errors import ArgumentError
-from tinynet.interpret import deconvnet
+from tinynet.interpret import control_projection, deconvnet, randomised
 from tinynet.interpret.evolution import Evolution, plot_evolution
 from tinynet.interpret.patches import cut, window
 from tinynet.nn.receptive_field import receptive_field
@@ -75,6 +75,11 @@ def test_a_frame_is_the_strongest_activation_and_its_projection() -> None:
         assert shown.shape == (3, *map(int, field.size))
         assert np.abs(shown).sum() == pytest.approx(np.abs(expected).sum(), rel=1e-5)      # nothing lies outside the field
         np.testing.assert_allclose(frame.projection, shown / np.abs(shown).max(), atol=1e-3)
+        redrawn = randomised(model, np.random.default_rng(0))
+        unit = (frame.channel, *frame.position)
+        control = cut(control_projection(redrawn, model, x, frame.layer, unit)[0], window(field, frame.position, (12, 12)))
+        assert frame.control is not None and control.any()
+        np.testing.assert_allclose(frame.control, control / np.abs(control).max(), atol=1e-3)
 
 
 def test_an_array_is_a_set_too() -> None:
@@ -107,6 +112,12 @@ def test_a_resumed_training_has_the_frames_of_a_whole_one(tmp_path: Path) -> Non
     assert [f[:6] for f in whole.frames] == [f[:6] for f in second.frames]
     for a, b in zip(whole.frames, second.frames, strict=True):
         np.testing.assert_array_equal(a.projection, b.projection)
+        assert (a.control is None) == (b.control is None) == (a.epoch != 3), "the newest epoch alone keeps its control"
+        assert a.control is None or np.array_equal(a.control, b.control)
+    kept = Evolution(Batches(), UNITS)
+    kept.load_state_dict(json.loads(json.dumps(second.state_dict())))
+    for a, b in zip(whole.frames, kept.frames, strict=True):
+        assert a.control is b.control is None or np.array_equal(a.control, b.control)
 
 
 def test_wrong_arguments_say_what_is_wrong() -> None:

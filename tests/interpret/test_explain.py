@@ -17,13 +17,14 @@ from tinynet import nn
 from tinynet.cli import app
 from tinynet.data.preprocessing import Preprocessing
 from tinynet.errors import ArgumentError, FileError, ShapeError
-from tinynet.interpret import deconvnet, grad_cam, integrated_gradients, saliency, scores
+from tinynet.interpret import deconvnet, deletion, grad_cam, insertion, integrated_gradients, saliency, scores
 from tinynet.interpret.control import randomised
 from tinynet.interpret.explain import LAYERS, controls_of, explain
 from tinynet.interpret.explain_photos import read_mask
 from tinynet.interpret.family import FAMILY
 from tinynet.interpret.observe import stages
 from tinynet.interpret.patches import cut
+from tinynet.interpret.units import record
 from tinynet.models import TrainedModel, create
 
 QUICK = [method for method in FAMILY if method.name in ("saliency", "Grad-CAM", "deconvnet")]
@@ -32,7 +33,6 @@ QUICK = [method for method in FAMILY if method.name in ("saliency", "Grad-CAM", 
 def test_a_units_pictures_are_the_deconvnets_and_the_controls() -> None:
     model, _, x = pair("overlapping")
     found = explain(model, x[:1], layers=["relu2", "conv3:4"], units=2, methods=QUICK)
-    control = randomised(model, np.random.default_rng(0))
     maps = {}
     model.forward(x[:1], watch=lambda path, layer, y: maps.setdefault(path, y[0]))  # type: ignore[call-arg]
     assert list(found.units) == ["relu2", "conv3"]
@@ -45,13 +45,25 @@ def test_a_units_pictures_are_the_deconvnets_and_the_controls() -> None:
             full = deconvnet(model).attribute(x[:1], layer=layer, unit=(unit.channel, *unit.position))[0]
             np.testing.assert_allclose(unit.projection, cut(full, unit.where), atol=1e-12)
             np.testing.assert_array_equal(unit.patch, cut(x[0], unit.where))
-            back = deconvnet(control).attribute(x[:1], layer=layer, unit=(unit.channel, *unit.position))[0]
-            if back.any():                                      # the same walk, but for its beginning
-                scale = np.abs(unit.control).max() / np.abs(cut(back, unit.where)).max()
-                np.testing.assert_allclose(np.abs(unit.control), np.abs(scale * cut(back, unit.where)), atol=1e-10)
-            assert unit.control.any() and unit.control.shape == unit.projection.shape
-            assert unit.ranks == scores.rank_correlation(unit.projection, unit.control)
-            assert unit.likeness == scores.ssim(unit.projection, unit.control)
+            assert [made.down_to for made in unit.controls] == [layer.replace("relu", "conv"), "conv1"]
+            for made in unit.controls:
+                control = randomised(model, np.random.default_rng(0), made.down_to)
+                kept, picture = record(control, x[:1], layer), made.attribution
+                signal = np.zeros_like(kept.output)             # the same walk from the same value at the same place
+                signal[(0, unit.channel, *unit.position)] = unit.value
+                np.testing.assert_allclose(picture, cut(deconvnet(control).back(kept, signal)[0], unit.where), atol=1e-10)
+                assert picture.any() and unit.value > 0
+                assert made.ranks == scores.rank_correlation(unit.projection, picture)
+                assert made.likeness == scores.ssim(unit.projection, picture)
+            seen = np.zeros(x.shape[2:], bool)
+            top, left, height, width = unit.where
+            seen[max(top, 0) : top + height, max(left, 0) : left + width] = True
+            how = {"layer": layer, "unit": (unit.channel, *unit.position), "within": seen, "steps": 8}
+            order = np.abs(full).sum(0)[None]
+            assert unit.areas.deletion == pytest.approx(deletion(model, x[:1], order, **how).area[0])
+            assert unit.areas.insertion == pytest.approx(insertion(model, x[:1], order, **how).area[0])
+            assert unit.areas[:2] != unit.areas[2:]
+            assert unit.pointing is None
 
 
 def test_a_maps_figures_are_those_of_the_scores() -> None:
@@ -65,14 +77,18 @@ def test_a_maps_figures_are_those_of_the_scores() -> None:
     np.testing.assert_array_equal(by_name["Grad-CAM"].attribution, grad_cam(model, "relu3").attribute(x[:1], 2)[0])
     for made in found.maps:
         maps = made.importance[None]
-        assert made.deletion == scores.deletion(model, x[:1], maps, 2, steps=8).area[0]
-        assert made.insertion == scores.insertion(model, x[:1], maps, 2, steps=8).area[0]
+        assert made.deletion == deletion(model, x[:1], maps, 2, steps=8).area[0]
+        assert made.insertion == insertion(model, x[:1], maps, 2, steps=8).area[0]
         assert (made.pointing, made.energy) == (scores.pointing(maps[0], mask), scores.energy_inside(maps[0], mask))
     for control, kept in zip(controls_of(model), by_name["saliency"].controls, strict=True):
         np.testing.assert_array_equal(kept.attribution, saliency(control.model).attribute(x[:1], 2)[0])
         assert kept.ranks == scores.rank_correlation(by_name["saliency"].attribution, kept.attribution)
         assert kept.likeness == scores.ssim(by_name["saliency"].attribution, kept.attribution)
     centre = scores.centre_guess(29, 26)
+    for unit in found.units["relu1"]:
+        whole = np.abs(deconvnet(model).attribute(x[:1], layer="relu1", unit=(unit.channel, *unit.position))[0]).sum(0)
+        assert (unit.pointing, unit.energy) == (scores.pointing(whole, mask), pytest.approx(scores.energy_inside(whole, mask)))
+        assert [control.down_to for control in unit.controls] == ["conv1"]
     assert found.chance == (mask.mean(), mask.mean())
     assert found.centre == (scores.pointing(centre, mask), scores.energy_inside(centre, mask))
     assert all(0 <= area <= 1 for area in found.random_order)
@@ -183,6 +199,18 @@ def test_photos_of_any_size_with_alpha_and_a_mask(model_file: Path, tmp_path: Pa
             assert len(np.unique(np.asarray(sheet.convert("L").resize((60, 60))))) > 10, "an empty sheet"
 
 
+def test_a_box_is_a_mask(model_file: Path, tmp_path: Path) -> None:
+    photo = picture(tmp_path / "a.png", (34, 40, 3))            # shown are rows 1 … 32, columns 4 … 35
+    how = (model_file, photo, "--layers", "relu1", "--units", 1)
+    assert run(*how, "--box", "6,9,16,29", "--output", tmp_path / "box").exit_code == 0
+    mask = np.zeros((34, 40), np.uint8)
+    mask[6:16, 9:29] = 1
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert run(*how, "--mask", tmp_path / "mask.png", "--output", tmp_path / "mask").exit_code == 0
+    box, mask_ = (json.loads((tmp_path / name / "figures.json").read_text())["photos"] for name in ("box", "mask"))
+    assert box == mask_ and box["a"]["baselines"]["chance"]["pointing"] == pytest.approx(200 / 32**2)
+
+
 def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_done(model_file: Path, tmp_path: Path) -> None:
     photo, broken = picture(tmp_path / "a.png"), tmp_path / "b.png"
     broken.write_bytes(b"no photo")
@@ -198,6 +226,9 @@ def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_done(model_file
     (["--target", "cats"], "the model has no class 'cats'; nearest: cat"),
     (["--units", "0"], "--units: expected at least 1"),
     (["--mask", "none.png"], "none.png: no such"),
+    (["--box", "1,2,3"], "--box: expected TOP,LEFT,BOTTOM,RIGHT"), (["--box", "1,2,x,4"], "--box: expected TOP,LEFT"),
+    (["--box", "0,0,50,10"], "expected a box (top, left, bottom, right) inside 40×60, got (0, 0, 50, 10)"),
+    (["--box", "1,2,3,4", "--mask", "a.png"], "a box is for one photo"),
 ])  # fmt: skip
 def test_mistakes_get_one_line(model_file: Path, tmp_path: Path, words: list[str], line: str) -> None:
     result = run(model_file, picture(tmp_path / "a.png"), "--output", tmp_path / "out", *words)

@@ -45,6 +45,22 @@ def test_ascent_reaches_the_closed_form_where_there_is_one() -> None:
         assert (picture * expected).sum() / np.linalg.norm(picture) == pytest.approx(1, abs=1e-4)
 
 
+def test_what_was_climbed_is_what_the_unit_sees_and_the_jitter_beside_it() -> None:
+    for jitter in (0, 3):
+        found = maximise(net(), "relu1", [0, 2], (3, 40, 30), jitter=jitter, blur=0, decay=0, steps=12)
+        start = maximise(net(), "relu1", [0, 2], (3, 40, 30), jitter=jitter, blur=0, decay=0, steps=1, rate=1e-12)
+        moved = np.abs(found.pictures - start.pictures).max(axis=(0, 1)) > 1e-9
+        rows, columns = np.flatnonzero(moved.any(axis=1)), np.flatnonzero(moved.any(axis=0))
+        # A map of 36×26: its unit (18, 13) sees the pixels 18 … 22, 13 … 17.
+        assert found.where == (18 - jitter, 13 - jitter, 5 + 2 * jitter, 5 + 2 * jitter)
+        top, left, height, width = found.where
+        assert top <= rows.min() and rows.max() < top + height and left <= columns.min() and columns.max() < left + width
+        assert len(rows) > 5 or jitter == 0
+    for layer, whole in ((None, False), ("fc", False), ("relu1", True)):
+        assert maximise(net(), layer, [0], (3, 12, 11), whole=whole, steps=1).where == (0, 0, 12, 11)
+    assert maximise(net(), "relu1", [0], (3, 8, 7), steps=1, jitter=2).where == (0, 0, 8, 7)
+
+
 @pytest.mark.parametrize(("layer", "whole"), [("conv2", False), ("relu1", True), ("fc", False), (None, False)])
 def test_ascent_climbs_what_it_says(layer: str | None, whole: bool) -> None:
     model = net()

@@ -14,10 +14,12 @@ from tests.interpret.nets import NETS, pair, walk_in_torch
 from tests.interpret.test_top import photos, same, small
 from tests.nn.helpers import randomise
 from tinynet import nn
+from tinynet.data import ArrayDataset
+from tinynet.data.dataset import BrokenPhoto
 from tinynet.data.transforms import ToArray
-from tinynet.errors import ArgumentError, ShapeError
-from tinynet.interpret import deconvnet
-from tinynet.interpret.patches import Window, cut, reduced, unit_patches, window
+from tinynet.errors import ArgumentError, FileError, ShapeError
+from tinynet.interpret import deconvnet, deletion, insertion, saliency
+from tinynet.interpret.patches import Window, cut, reduced, seen, unit_patches, window
 from tinynet.interpret.top import top_activations
 from tinynet.nn.receptive_field import ReceptiveField, receptive_field
 
@@ -128,6 +130,25 @@ def test_patches_and_projections_are_those_of_the_top_activations(name: str):
             np.testing.assert_array_equal(unit.controls, unit.projections)       # the control is the model itself here
 
 
+def test_areas_are_those_of_the_strongest_activation():
+    model, _, x = pair("overlapping")
+    dataset = photos(6, x.shape[2:])
+    top = top_activations(model, dataset, ["relu2"], k=3, progress=False)
+    for unit in unit_patches(model, dataset, top, "relu2", [0, 2], steps=4, workers=2):
+        shown = ToArray()(dataset[int(unit.images[0])][0], np.random.default_rng(0))[None].astype(np.float64)
+        how = {"layer": "relu2", "unit": (unit.channel, *unit.positions[0].tolist())}
+        maps = np.abs(deconvnet(model).attribute(shown, **how)).sum(axis=1)
+        mask = np.zeros(x.shape[2:], bool)
+        where = window(receptive_field(model, "relu2"), unit.positions[0], x.shape[2:])
+        mask[max(where.top, 0) : where.top + where.height, max(where.left, 0) : where.left + where.width] = True
+        np.testing.assert_array_equal(seen(where, x.shape[2:]), mask)
+        assert unit.areas is not None
+        for ask, area in ((deletion, unit.areas.deletion), (insertion, unit.areas.insertion)):
+            assert area == pytest.approx(ask(model, shown, maps, **how, within=mask, steps=4, workers=1).area[0])
+        assert unit.areas[:2] != unit.areas[2:]
+    assert unit_patches(model, dataset, top, "relu2", [0])[0].areas is None
+
+
 def test_the_control_begins_with_the_same_value_at_the_same_place():
     """Where there is neither ReLU nor pool below the unit, the control is the value times the other network's filter."""
     model, other = small(), small(5)
@@ -160,14 +181,67 @@ def test_dead_units_have_empty_projections():
     assert unit.images.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (20, 20), (40, 20), (7, 31)])
+class Counted(ArrayDataset):
+    """How often each photo is read; broken from the `broken`th reading on."""
+
+    def __init__(self, photos: ArrayDataset, broken: int = 10**9) -> None:
+        super().__init__(photos.images, photos.labels, photos.classes)
+        self.read, self.broken = [0] * len(photos), broken
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        self.read[index] += 1
+        if sum(self.read) >= self.broken:
+            raise BrokenPhoto("gone")
+        return super().__getitem__(index)
+
+
+def test_every_photo_goes_through_the_model_once():
+    model, dataset = small(), Counted(photos(60, (9, 10)))
+    top = top_activations(model, dataset, ["relu2"], k=9, progress=False)
+    dataset.read = [0] * 60
+    unit_patches(model, dataset, top, "relu2", workers=2)
+    assert dataset.read == [int(i in top["relu2"].images) for i in range(60)] and sum(dataset.read) > 32
+    with pytest.raises(FileError, match=r"photo \d+ was readable when the top activations were found, and is broken now"):
+        unit_patches(model, Counted(photos(60, (9, 10)), broken=3), top, "relu2", workers=1)
+
+
+def test_another_transform_and_another_way_back():
+    model, dataset = small(), photos(4, (9, 10))
+
+    def twice(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return 2 * ToArray()(image, rng)
+
+    top = top_activations(model, dataset, ["relu2"], k=2, transform=twice, progress=False)
+    (unit,) = unit_patches(model, dataset, top, "relu2", [1], transform=twice, method=saliency(model))
+    x = twice(dataset[int(unit.images[0])][0], np.random.default_rng(0))[None]
+    place = unit.positions[0].tolist()
+    where = window(receptive_field(model, "relu2"), place, (9, 10))
+    np.testing.assert_array_equal(unit.patches[0], cut(x[0], where))
+    gradient = saliency(model).attribute(x, layer="relu2", unit=(1, *place))[0]
+    np.testing.assert_allclose(unit.projections[0], unit.values[0] * cut(gradient, where), rtol=1e-4, atol=1e-6)
+
+
+def test_a_bar_is_shown_at_a_terminal_alone(capsys, monkeypatch):
+    model, dataset = small(), photos(3, (9, 10))
+    top = top_activations(model, dataset, ["relu1"], progress=False)
+    unit_patches(model, dataset, top, "relu1", progress=True)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    unit_patches(model, dataset, top, "relu1", progress=True)
+    shown = capsys.readouterr().err
+    assert "projections of relu1" in shown and "0/3" in shown
+    unit_patches(model, dataset, top, "relu1")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 100), (90, 1), (8, 8), (20, 20), (40, 20), (7, 31)])
 def test_reduced_keeps_means_and_proportions(size: tuple[int, int]):
     x = np.random.default_rng(0).standard_normal((3, *size)).astype(np.float32)
     y = reduced(x, 10)
     if max(size) <= 10:
         assert y is x
     else:
-        assert y.shape == (3, *(round(side * 10 / max(size)) for side in size)) and y.dtype == np.float32
+        assert y.shape == (3, *(max(1, round(side * 10 / max(size))) for side in size)) and y.dtype == np.float32
         times = max(size) // 10
         if all(side % times == 0 for side in size) and max(size) % 10 == 0:      # means of squares
             expected = x.reshape(3, size[0] // times, times, size[1] // times, times).mean(axis=(2, 4))
@@ -180,6 +254,10 @@ def test_says_what_is_wrong():
     top = top_activations(model, dataset, ["relu1"], progress=False)
     with pytest.raises(ArgumentError, match="layer 'relu1' has channels 0 to 4, got 5"):
         unit_patches(model, dataset, top, "relu1", [5])
+    with pytest.raises(ArgumentError, match="channels 0 to 4, got -1"):
+        unit_patches(model, dataset, top, "relu1", [0, -1])
+    with pytest.raises(ArgumentError, match="channels 0 to 4, got True"):
+        unit_patches(model, dataset, top, "relu1", [True])
     with pytest.raises(ArgumentError, match="no top activations of layer 'relu2'"):
         unit_patches(model, dataset, top, "relu2")
 
@@ -190,3 +268,12 @@ def test_randomised_nets_keep_their_windows():
     model = randomise(nn.Sequential(conv=nn.Conv2d(3, 4, 3, 2, 1), relu=nn.ReLU(), both=branches), 0)
     assert window(receptive_field(model, "both.a"), (2, 3), (30, 30)) == Window(3, 5, 3, 3)
     assert window(receptive_field(model, "both"), (2, 3), (30, 30)) == Window(-1, 1, 11, 11)
+
+
+@pytest.mark.parametrize("where", [
+    Window(0, 0, 3, 4), Window(-2, -1, 4, 3), Window(3, 5, 9, 9), Window(-9, 2, 4, 2), Window(1, -5, 2, 5), Window(2, 3, 1, 1),
+])  # fmt: skip
+def test_a_window_as_a_mask(where: Window):
+    top, left, height, width = where
+    expected = [[top <= y < top + height and left <= x < left + width for x in range(8)] for y in range(6)]
+    np.testing.assert_array_equal(seen(where, (6, 8)), expected)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from tests.checking import Backend, values
-from tests.nn.helpers import place
-from tinynet import nn
+from tests.checking import values
 from tinynet.errors import ArgumentError, ShapeError
 from tinynet.interpret import scores
 
@@ -29,6 +28,7 @@ def test_rank_correlation_knows_order_alone() -> None:
     a = values(0, (3, 6, 6))
     assert scores.rank_correlation(a, -np.sign(a) * np.abs(a) ** 3) == pytest.approx(1)
     assert scores.rank_correlation(a, 1 / a) == pytest.approx(-1)
+    assert scores.rank_correlation(np.array([1.0, 2]), np.array([3.0, 5])) == pytest.approx(1)
     assert scores.rank_correlation(a, np.ones_like(a)) == 0
     assert scores.rank_correlation(a * 0, a * 0) == 0
     assert abs(scores.rank_correlation(values(1, (3, 99, 99)), values(2, (3, 99, 99)))) < 0.03
@@ -39,7 +39,7 @@ def test_rank_correlation_knows_order_alone() -> None:
 
 def brute_ssim(a: np.ndarray, b: np.ndarray, window: int, sigma: float) -> float:
     """Equation 13 with loops over every window."""
-    a, b = (0.5 + 0.5 * np.clip(v / np.percentile(np.abs(v), 99.5), -1, 1) for v in (a, b))
+    a, b = (0.5 + 0.5 * np.clip(v / (np.percentile(np.abs(v), 99) or np.abs(v).max()), -1, 1) for v in (a, b))
     offsets = np.arange(window) - window // 2
     weights = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * sigma**2))
     weights /= weights.sum()
@@ -73,6 +73,10 @@ def test_ssim_looks_only_where_something_is_shown() -> None:
         part = (slice(top, top + 11), slice(left, left + 11))
         assert scores.ssim(a, b) == pytest.approx(brute_ssim(a[part][None], b[part][None], 11, 1.5), abs=1e-12)
     assert scores.ssim(a, b) < 0.9
+    a, b = np.zeros((1, 40, 50)), np.zeros((1, 40, 50))
+    a[:, 5:20, 3:18], b[:, 10:30, 20:46] = values(1, (1, 15, 15)), values(2, (1, 20, 26))
+    part = (slice(None), slice(5, 30), slice(3, 46))            # the box holds what either shows
+    assert scores.ssim(a, b) == pytest.approx(brute_ssim(a[part], b[part], 11, 1.5), abs=1e-12)
 
 
 def test_ssim_of_equal_opposite_and_empty_pictures() -> None:
@@ -88,75 +92,24 @@ def test_ssim_of_equal_opposite_and_empty_pictures() -> None:
         scores.ssim(a[None], a[None])
 
 
-def test_blur_is_scipys() -> None:
-    filters = pytest.importorskip("scipy.ndimage")
-    x = values(0, (2, 3, 15, 12))
-    expected = filters.gaussian_filter(x, (0, 0, 1.7, 1.7), mode="nearest", radius=(0, 0, 6, 6))
-    np.testing.assert_allclose(scores.blur(x, 1.7), expected, atol=1e-12)
-    np.testing.assert_allclose(scores.blur(x, 1.7, 3, pad=False).shape, (2, 3, 9, 6))
+@pytest.mark.parametrize(("sigma", "radius"), [(1.7, None), (0.3, None), (2.0, 3), (1.0, 0)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_blur_is_a_convolution_with_a_gaussian(sigma: float, radius: int | None, dtype: str) -> None:
+    """PyTorch's, with the two-dimensional kernel; the border is continued, or the window stays inside."""
+    x = values(0, (2, 3, 15, 14)).astype(dtype)
+    reach = int(np.ceil(3 * sigma)) if radius is None else radius
+    place = np.arange(-reach, reach + 1)
+    kernel = np.exp(-(place[:, None] ** 2 + place[None, :] ** 2) / (2 * sigma**2))
+    kernel /= kernel.sum()
+    weight = torch.tensor(kernel, dtype=torch.float64)[None, None]
+    maps = torch.tensor(x, dtype=torch.float64).reshape(6, 1, 15, 14)
+    wide = torch.nn.functional.pad(maps, (reach,) * 4, mode="replicate")
+    for pad, given in ((True, wide), (False, maps)):
+        expected = torch.nn.functional.conv2d(given, weight).numpy()
+        got = scores.blur(x, sigma, radius, pad=pad)
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got, expected.reshape(2, 3, *expected.shape[2:]), atol=1e-12 if dtype == "float64" else 1e-5)
     np.testing.assert_array_equal(scores.blur(x, 0), x)
-
-
-# Deletion and insertion.
-
-
-def pixel_reader(backend: Backend) -> nn.Layer:
-    """Logits (v, 0), with v four times the value of the pixel (1, 2) of the first channel, of photos 3×3×4."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2, dtype=np.float64))
-    model[1].weight[...] = 0
-    model[1].bias[...] = 0
-    model[1].weight[0, 1 * 4 + 2] = 4
-    return place(model, backend)
-
-
-def sigmoid(v: float) -> float:
-    return 1 / (1 + np.exp(-v))
-
-
-def test_deletion_and_insertion_of_a_known_pixel(backend: Backend) -> None:
-    model, x = pixel_reader(backend), np.ones((2, 3, 3, 4))
-    x[1] = 0.5
-    best, worst = np.zeros((3, 4)), np.ones((3, 4))
-    best[1, 2], worst[1, 2] = 1, 0
-    first = scores.deletion(model, backend.array(x), backend.array(np.stack([best, worst])), 0, steps=12, batch_size=5)
-    np.testing.assert_allclose(first.shares, np.arange(13) / 12)
-    np.testing.assert_allclose(first.probabilities[0], [sigmoid(4), *[0.5] * 12])   # gone with the first pixel
-    np.testing.assert_allclose(first.probabilities[1], [*[sigmoid(2)] * 12, 0.5])   # with the last
-    np.testing.assert_allclose(first.area[0], (0.5 * (sigmoid(4) + 0.5) + 11 * 0.5) / 12)
-    back = scores.insertion(model, backend.array(x), backend.array(np.stack([best, worst])), 0, steps=12, baseline="mean")
-    np.testing.assert_allclose(back.probabilities[0], [0.5, *[sigmoid(4)] * 12])
-    np.testing.assert_allclose(back.probabilities[1], [*[0.5] * 12, sigmoid(2)])
-    blurred = scores.insertion(model, backend.array(x), backend.array(np.stack([best, worst])), 0, steps=12)
-    np.testing.assert_allclose(blurred.probabilities, [[sigmoid(4)] * 13, [sigmoid(2)] * 13])   # an even photo stays so
-
-
-def test_targets_steps_and_ties_of_the_curves() -> None:
-    model, x = pixel_reader(Backend("numpy", np)), -np.ones((2, 3, 3, 4))
-    flat = np.zeros((2, 3, 4))
-    said = scores.deletion(model, x, flat, steps=3)             # the model says class 1
-    np.testing.assert_allclose(said.shares, np.arange(4) / 3)
-    np.testing.assert_allclose(said.probabilities[:, 0], sigmoid(4))
-    each = scores.deletion(model, x, flat, [0, 1], steps=99)
-    assert each.probabilities.shape == (2, 13)
-    np.testing.assert_allclose(each.probabilities[:, 0], [sigmoid(-4), sigmoid(4)])
-    gone = [int((curve < 0.9).argmax()) for curve in said.probabilities]
-    assert gone[0] == gone[1], "ties go in the same order"
-    rising = scores.deletion(model, x[:1], np.arange(12.0).reshape(1, 3, 4), 1, steps=12).probabilities[0]
-    np.testing.assert_allclose(rising, [*[sigmoid(4)] * 6, *[0.5] * 7])     # pixel 6 is the sixth from the last
-
-
-def test_what_the_curves_refuse() -> None:
-    model, x = pixel_reader(Backend("numpy", np)), np.ones((1, 3, 3, 4))
-    with pytest.raises(ShapeError, match=r"expected maps \(1, 3, 4\)"):
-        scores.deletion(model, x, np.ones((1, 4, 3)))
-    with pytest.raises(ArgumentError, match="at least 1"):
-        scores.deletion(model, x, np.ones((1, 3, 4)), steps=0)
-    with pytest.raises(ArgumentError, match="at least 1"):
-        scores.insertion(model, x, np.ones((1, 3, 4)), batch_size=0)
-    with pytest.raises(ArgumentError, match='"mean" or "blur"'):
-        scores.insertion(model, x, np.ones((1, 3, 4)), baseline="noise")
-    with pytest.raises(ShapeError, match=r"\(N, classes\)"):
-        scores.deletion(nn.Sequential(nn.ReLU()), x, np.ones((1, 3, 4)))
 
 
 # Where a map lies.
@@ -177,6 +130,7 @@ def test_pointing_and_energy() -> None:
     assert scores.pointing(-np.ones((6, 8)), mask) == pytest.approx(6 / 48) == scores.chance(mask)
     assert scores.energy_inside(-np.ones((6, 8)), mask) == pytest.approx(6 / 48)
     assert scores.energy_inside(np.ones((6, 8)), mask.astype(int)) == pytest.approx(6 / 48)
+    assert scores.energy_inside(np.where(mask, 0.01, 0), mask) == pytest.approx(1)
 
 
 def test_tolerance_is_a_distance() -> None:
@@ -209,7 +163,11 @@ def test_importance() -> None:
         scores.importance(a[0], True)
 
 
-@pytest.mark.parametrize("box", [(0, 0, 7, 2), (-1, 0, 2, 2), (2, 2, 2, 4), (0, 3, 2, 9)])
+def test_a_box_may_be_the_whole_picture() -> None:
+    assert scores.box_mask(6, 8, (0, 0, 6, 8)).all()
+
+
+@pytest.mark.parametrize("box", [(0, 0, 7, 2), (-1, 0, 2, 2), (0, -1, 2, 2), (2, 2, 2, 4), (0, 3, 2, 9)])
 def test_a_box_outside_is_refused(box: tuple[int, ...]) -> None:
     with pytest.raises(ArgumentError, match="inside 6×8"):
         scores.box_mask(6, 8, box)

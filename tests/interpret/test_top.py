@@ -231,7 +231,7 @@ def test_a_file_that_is_something_else_is_refused(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"x": np.zeros(3)}, tmp_path / "foreign")
-    for name, message in (("missing", "no such file"), ("broken", "not top activations"), ("foreign", "not top activations")):
+    for name, message in (("missing", "no such file"), ("broken", "damaged"), ("foreign", "not top activations")):
         with pytest.raises(FileError, match=message):
             TopActivations.load(tmp_path / name)
     with pytest.raises(ArgumentError, match="there are those of conv1"):

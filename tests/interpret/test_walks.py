@@ -19,8 +19,18 @@ from tests.interpret.nets import NETS, DeconvReLU, GuidedReLU, pair, walk_in_tor
 from tests.nn.helpers import attributes, place, randomise, snapshot
 from tinynet import interpret, nn
 from tinynet.errors import ArgumentError, DeviceError, ShapeError, TinynetError
-from tinynet.interpret import deconvnet, guided_backprop, input_x_gradient, integrated_gradients, mirror, saliency, smoothgrad
+from tinynet.interpret import (
+    deconv,
+    deconvnet,
+    guided_backprop,
+    input_x_gradient,
+    integrated_gradients,
+    mirror,
+    saliency,
+    smoothgrad,
+)
 from tinynet.interpret.attribution import Attribution
+from tinynet.interpret.deconvnet import MEANING
 from tinynet.interpret.units import record
 from tinynet.nn.receptive_field import receptive_field
 
@@ -427,6 +437,8 @@ def test_what_the_mirror_shows_is_what_it_runs() -> None:
 
 def test_what_the_mirror_prints() -> None:
     text = str(mirror(pair("overlapping")[0])).splitlines()
+    assert " ".join(text[text.index("") + 1 :]) == MEANING and "not evidence for a class" in MEANING
+    text = text[: text.index("")]
     assert text[0] == "fc       Linear            ↔ Linear(4 → 6), the same matrix transposed, no bias"
     assert text[-1] == "conv1    Conv2d            ↔ ConvTranspose2d(6 → 3, 5×5, stride 2), the same filters, no bias"
     assert text[-2].endswith("MaxUnpool2d(3, stride 2) with its switches; windows overlap: values that meet are added")
@@ -438,15 +450,36 @@ def test_what_the_mirror_prints() -> None:
     assert "↔ Conv2d with the same filters, no bias" in text
     assert "relu4" in text and repr(mirror(pair("mixed")[0])) == text
     norm = nn.Sequential(norm=nn.LocalResponseNorm(5))
-    assert str(mirror(norm)) == "norm  LocalResponseNorm ↔ passed through"
+    assert str(mirror(norm)).splitlines()[0] == "norm  LocalResponseNorm ↔ passed through"
+    for how in ({"kernel_size": 2, "dilation": 2}, {"kernel_size": 3, "stride": 2}):
+        pool = nn.Sequential(pool=nn.MaxPool2d(**how))
+        assert "windows overlap" in str(mirror(pool)), how
+        x = values(0, (2, 3, 9, 10))
+        same(*(way.attribute(x, layer="pool", unit=(1, "all")) for way in (deconvnet(pool), mirror(pool))))
 
 
 @pytest.mark.parametrize("size", [(9, 9), (10, 11), (12, 8)])
-@pytest.mark.parametrize("how", [{"stride": 3}, {"stride": 2, "padding": 1}, {"dilation": 2, "stride": 2}, {"stride": (1, 4)}])
+@pytest.mark.parametrize("how", [
+    {"stride": 3}, {"stride": 2, "padding": 1}, {"dilation": 2, "stride": 2}, {"stride": (1, 4)}, {"stride": 3, "padding": 1},
+    {"stride": 3, "padding": 2, "dilation": (2, 1)}, {"stride": 5, "padding": 2, "dilation": 2},
+])
 def test_the_mirrors_sizes_where_strides_do_not_divide(how: dict[str, Any], size: tuple[int, int]) -> None:
     model = randomise(nn.Sequential(conv=nn.Conv2d(2, 3, 3, **how), norm=nn.LocalResponseNorm(3)))
     x = values(0, (1, 2, *size))
     same(*(way.attribute(x, layer="norm", unit=(1, "all")) for way in (deconvnet(model), mirror(model))))
+
+
+@pytest.mark.parametrize("size", [7, 8, 9, 10])
+def test_the_mirror_of_a_net_along_one_axis(size: int) -> None:
+    """And its images are layers that run by themselves: their sizes are those where the stride divides."""
+    model = randomise(nn.Sequential(conv=nn.Conv1d(2, 4, 3, 3, 1), relu=nn.ReLU(), pool=nn.MaxPool1d(2)))
+    x = values(0, (2, 2, size))
+    same(*(way.attribute(x, layer="pool", unit=(1, "all")) for way in (deconvnet(model), mirror(model))))
+    image = next(pair.mirror for pair in mirror(model).pairs if pair.path == "conv")
+    assert image is not None
+    signal = values(1, (2, 4, 3))
+    taken = model["conv"].forward(values(0, (2, 2, 7)))[1]
+    same(image(signal), deconv(model["conv"], taken, signal))
 
 
 # Methods made of the gradient.
@@ -518,6 +551,21 @@ def test_smoothgrad_is_a_mean_over_noisy_copies() -> None:
     differ(again, smooth(smoothgrad(model, 4, 0.2, seed=1), x))
 
 
+def test_smoothgrads_range_is_over_all_channels() -> None:
+    """The channels lie in narrow ranges far from each other: the noise is a share of what lies between them."""
+    class Square(nn.Layer):
+        def forward(self, x: Any, train: bool = False, rng: Any = None) -> tuple[Any, Any]:
+            return 0.5 * x**2, x
+
+        def input_gradient(self, saved: Any, dy: Any) -> Any:
+            return saved * dy
+
+    x = np.zeros((1, 2, 100, 100)) + np.array([-10, 10])[None, :, None, None]
+    for channel in (0, 1):
+        got = smoothgrad(nn.Sequential(square=Square()), 1, 0.1).attribute(x, layer="square", unit=(channel, "all"))
+        assert (got - x)[0, channel].std() == pytest.approx(2, rel=0.05)
+
+
 def smooth(method: smoothgrad, x: np.ndarray) -> np.ndarray:
     """SmoothGrad of the sum over all outputs: as maps of one channel, whose unit is the whole map."""
     wide = x[:, None, None, :]
@@ -584,9 +632,11 @@ def test_what_grad_cam_refuses() -> None:
 
 def test_what_the_methods_refuse() -> None:
     model, _, x = pair("mixed")
-    for steps, batch_size in ((0, 1), (1, 0)):
-        with pytest.raises(ArgumentError, match=f"got {steps}, {batch_size}"):
+    for steps, batch_size, what in ((0, 1, "steps"), (1, 0, "batch_size")):
+        with pytest.raises(ArgumentError, match=f"integrated gradients: expected {what} of at least 1, got 0"):
             integrated_gradients(model, steps, batch_size)
+    with pytest.raises(ArgumentError, match="SmoothGrad: expected batch_size"):
+        smoothgrad(model, batch_size=0)
     for samples, noise in ((0, 0.1), (1, -0.1), (1, float("nan"))):
         with pytest.raises(ArgumentError, match="smoothgrad: expected"):
             smoothgrad(model, samples, noise)
@@ -634,6 +684,8 @@ def test_the_last_unit_of_each_axis_is_there() -> None:
     h, w = record(model, x, "conv1").output.shape[2:]
     assert saliency(model).attribute(x, layer="conv1", unit=(5, h - 1, w - 1)).any()
     assert saliency(model).attribute(x, layer="conv1", unit=[5, 0, 0]).any()
+    numbers = np.array([5, h - 1, w - 1])                       # as argmax and unravel_index give them
+    same(*(saliency(model).attribute(x, layer="conv1", unit=unit) for unit in (tuple(numbers), tuple(numbers.tolist()))))
     same(saliency(model).attribute(x, target=3), saliency(model).attribute(x, target=[3, 3]))
     for unit in (2, (2,), (2, "max"), (2, "all")):              # of a vector, a channel is one number
         same(saliency(model).attribute(x, layer="fc1", unit=2), saliency(model).attribute(x, layer="fc1", unit=unit))

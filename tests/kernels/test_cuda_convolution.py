@@ -16,9 +16,10 @@ from tests.device_double import DeviceArray, device_module
 from tests.functional.test_conv import convolutions
 from tests.kernels.cuda_on_cpu import Cpu, Cublas
 from tinynet.backend import gpu_options
-from tinynet.functional._correlate import correlate, correlate_input_gradient, correlate_weight_gradient
-from tinynet.functional._geometry import Geometry, conv_geometry
+from tinynet.functional._geometry import conv_geometry
 from tinynet.kernels.cuda import convolution, launch
+from tinynet.kernels.geometry import Geometry
+from tinynet.kernels.im2col import forward, input_gradient, weight_gradient
 
 
 @contextmanager
@@ -43,9 +44,9 @@ class Case:
         self.host = [array.astype(dtype) for array in host]
         self.device = [device(array) for array in self.host]
         exact = [array.astype(np.float64) for array in self.host]
-        self.y = correlate(exact[0], exact[1], exact[2], geometry, groups)
-        self.dx = correlate_input_gradient(exact[3], exact[1], geometry, groups)
-        self.dw = correlate_weight_gradient(exact[0], exact[3], geometry, groups)
+        self.y = forward(exact[0], exact[1], exact[2], geometry, groups)
+        self.dx = input_gradient(exact[3], exact[1], geometry, groups)
+        self.dw = weight_gradient(exact[0], exact[3], geometry, groups)
 
     def check(self, slack: float = 0.0) -> None:
         x, w, bias, dy = self.device

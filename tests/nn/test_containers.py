@@ -224,6 +224,17 @@ def test_load_state_dict_is_strict_and_all_or_nothing(backend: Backend) -> None:
     np.testing.assert_array_equal(after["head.weight"], good["head.weight"])
 
 
+def test_a_state_may_lack_the_count_of_batches_as_in_pytorch() -> None:
+    model, module = nn.Sequential(nn.BatchNorm2d(3)), torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    state = {name: np.full(3, 2, np.float32) for name in ("0.weight", "0.bias", "0.running_mean", "0.running_var")}
+    model[0].num_batches_tracked[...] = 7
+    model.load_state_dict(state)
+    module.load_state_dict({name: torch.from_numpy(x) for name, x in state.items()}, strict=True)
+    assert (model[0].running_var == 2).all() and model[0].num_batches_tracked == 7
+    with pytest.raises(ShapeError, match=r"missing 0\.running_var"):
+        model.load_state_dict({name: x for name, x in state.items() if name != "0.running_var"})
+
+
 def test_to_changes_the_dtype_of_everything_but_the_counters() -> None:
     model = fire()
     assert model.to(dtype=np.float64) is model
@@ -274,3 +285,17 @@ def test_dropout_in_a_container_draws_from_the_generator_that_is_passed(backend:
     assert (a != c).any()
     rng = np.random.default_rng(3)
     assert len({backend.host(model.forward(x, train=True, rng=rng)[0]).tobytes() for _ in range(3)}) == 3
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_inference_fuses_a_convolution_with_its_relu(kernel: int) -> None:
+    """The same numbers as one by one, to the last bit but for the sign of a zero; a watch still sees both layers."""
+    rng = np.random.default_rng(0)
+    net = nn.Sequential(conv=nn.Conv2d(3, 4, kernel, padding=1, rng=rng), relu=nn.ReLU(), last=nn.Conv2d(4, 2, 1, rng=rng))
+    x = rng.standard_normal((2, 3, 7, 6)).astype(np.float32)
+    seen: list[str] = []
+    one_by_one = net(x, watch=lambda path, layer, y: seen.append(path))
+    assert seen == ["conv", "relu", "last"]
+    np.testing.assert_array_equal(net(x), one_by_one)
+    assert (np.asarray(net["conv"].fused(net["relu"])(x)) >= 0).all()
+    assert net["conv"].fused(nn.LeakyReLU()) is None and nn.ConvTranspose2d(3, 3, 2).fused(nn.ReLU()) is None

@@ -79,3 +79,21 @@ def test_invalid() -> None:
     ):
         with pytest.raises(TinynetError):
             call()
+
+
+def test_no_draws_draws_nothing() -> None:
+    none = nn.init.no_draws
+    for draw in (nn.init.kaiming_uniform, nn.init.kaiming_normal, nn.init.xavier_uniform, nn.init.xavier_normal):
+        w = draw(none, SHAPE, dtype=np.float64)
+        assert w.shape == SHAPE and w.dtype == np.float64 and not w.any()
+    w = nn.init.normal(none, SHAPE, 0.1)
+    assert w.shape == SHAPE and w.dtype == np.float32 and not w.any()
+    layer = nn.Conv2d(3, 4, 3, rng=none)
+    assert not layer.weight.any() and layer.bias.shape == (4,) and not layer.bias.any()
+    layer.weight += 1
+    assert not nn.Conv2d(3, 4, 3, rng=none).weight.any()
+
+
+def test_normal() -> None:
+    w = nn.init.normal(np.random.default_rng(0), SHAPE, 0.02)
+    assert w.dtype == np.float32 and w.std() == pytest.approx(0.02, rel=0.03) and abs(w.mean()) < 0.001

@@ -29,6 +29,7 @@ LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] 
     "linear": ("Linear", (5, 3), {}, (4, 5)),
     "linear without bias": ("Linear", (5, 3), {"bias": False}, (2, 4, 5)),
     "relu": ("ReLU", (), {}, (3, 4)),
+    "relu6": ("ReLU6", (), {}, (3, 4)),
     "leaky_relu": ("LeakyReLU", (0.2,), {}, (3, 4)),
     "sigmoid": ("Sigmoid", (), {}, (3, 4)),
     "tanh": ("Tanh", (), {}, (3, 4)),
@@ -93,7 +94,7 @@ def test_arguments_are_torchs_with_torchs_defaults(what: str) -> None:
 
     name = LAYERS[what][0]
     ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (nn, torch.nn))
-    extra = {"rng", "dtype"}  # keyword-only, of tinynet
+    extra = {"rng", "dtype", "algorithm"}  # keyword-only, of tinynet
     left_out = {"device", "dtype", "padding_mode", "return_indices", "inplace", "args", "kwargs"}
     assert [n for n in ours if n not in extra] == [n for n in theirs if n not in left_out], name
     for n, parameter in ours.items():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +18,13 @@ from tinynet.data import ArrayDataset
 from tinynet.data.preprocessing import Preprocessing
 from tinynet.errors import FileError
 from tinynet.models import TrainedModel, registry
-from tinynet.study import run_study
-from tinynet.study.study import Study, _Job, read_boxes
+from tinynet.study import experiments, run_study
+from tinynet.study.study import STATE, read_boxes
 from tinynet.study.words import findings
+from tinynet.study.workbench import Workbench, plain
 
-PICTURES = {"filters", "maximisation", "occlusion-1", "invariance", "correspondence", "transfer", "evolution"}
+SHEETS = {"activations-relu1", "activations-relu2", "activations-relu3"}
+PICTURES = SHEETS | {"filters", "maximisation", "occlusion-1", "invariance", "correspondence", "transfer", "evolution"}
 
 
 def studynet(classes: int = 2, rng: np.random.Generator | None = None) -> nn.Sequential:
@@ -35,7 +39,7 @@ def studynet(classes: int = 2, rng: np.random.Generator | None = None) -> nn.Seq
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._BUILDERS, "studynet", studynet)
+    monkeypatch.setitem(registry._ENTRIES, "studynet", registry.Entry(studynet))
 
 
 def trained(batches: int = 1) -> TrainedModel:
@@ -73,14 +77,16 @@ def test_the_command_does_everything(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {path.stem for path in out.glob("*.png")} == PICTURES
     assert all(path.stat().st_size > 3000 for path in out.glob("*.png"))
     figures = json.loads((out / "figures.json").read_text())
-    assert {"filters", "maximisation", "occlusion", "invariance", "correspondence", "transfer", "ablation"} <= set(figures)
+    assert {
+        "activations", "filters", "maximisation", "occlusion", "invariance", "correspondence", "transfer", "ablation",
+    } <= set(figures)
     assert figures["skipped"] == {}
     assert figures["transfer"]["same_classes"] is True
     assert [row["name"] for row in figures["ablation"]["rows"]] == [
         "as it is", "without conv2", "without conv3", "without conv2 and conv3", "conv3 with 12 maps",
     ]
-    assert len(figures["findings"]) == 8
-    assert (out / "findings.txt").read_text().count("\n\n") == 7
+    assert len(figures["findings"]) == 9
+    assert (out / "findings.txt").read_text().count("\n\n") == 8
     assert CliRunner().invoke(app, ["study", "model.safetensors", "nowhere"]).exit_code == 2
 
 
@@ -100,12 +106,104 @@ def test_boxes_are_read_and_used(tmp_path: Path) -> None:
     path.write_text(json.dumps({"photos": [0, 2, 4], "parts": {"eye": [[1, 2, 3, 4]] * 3}}))
     boxes = read_boxes(path)
     assert boxes["parts"]["eye"].shape == (3, 4)
-    done = Study(tmp_path)
-    _Job(trained(), photos(), done, True, 0, 1, "").correspondence(boxes)
-    assert {row["part"] for row in done.figures["correspondence"]["rows"]} == {"eye", "random"}
+    found = experiments.correspondence(Workbench(trained(), photos(), tmp_path, quick=True, workers=1), boxes)
+    assert {row["part"] for row in found["rows"]} == {"eye", "random"}
     path.write_text('{"photos": [0], "parts": {"eye": [[1, 2]]}}')
     with pytest.raises(FileError, match=r"boxes.json: expected boxes as"):
         read_boxes(path)
+
+
+class Interrupts:
+    """Says, and is interrupted when it has said that."""
+
+    def __init__(self, at: str) -> None:
+        self.at, self.said = at, []  # type: ignore[var-annotated]
+
+    def __call__(self, line: str) -> None:
+        self.said.append(line)
+        if self.at and self.at in line:
+            raise KeyboardInterrupt
+
+
+HOW: dict[str, Any] = {"epochs": 1, "quick": True, "workers": 1, "command": "the command"}
+
+
+@pytest.fixture(scope="module")
+def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_study(trained(), photos(), tmp_path_factory.mktemp("whole"), say=Interrupts(""), **HOW).output
+
+
+@pytest.mark.parametrize("at", ["filters:", "without conv2 and conv3:"])
+def test_an_interrupted_study_goes_on_and_ends_alike(
+    tmp_path: Path, whole_study: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_study(trained(), photos(), tmp_path, say=Interrupts(at), **HOW)
+    done = json.loads((tmp_path / STATE).read_text())["found"]
+    made: list[str] = []
+    for name in ("activations", "filters", "invariance"):
+        real = getattr(experiments, name)
+        monkeypatch.setattr(experiments, name, lambda bench, name=name, real=real: (made.append(name), real(bench))[1])
+    run_study(trained(), photos(), tmp_path, say=Interrupts(""), resume=True, **HOW)
+    assert set(made) == {"activations", "filters", "invariance"} - set(done), "what was found is not done again"
+    if "conv2" in at:
+        assert "ablation: as it is" in done and "evolution and ablation" not in done
+    whole, parts = (json.loads((folder / "figures.json").read_text()) for folder in (whole_study, tmp_path))
+    for figures in (whole, parts):
+        for row in figures["ablation"]["rows"]:
+            del row["seconds"]
+    assert whole == parts
+    assert (whole_study / "evolution.png").read_bytes() == (tmp_path / "evolution.png").read_bytes()
+
+
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained().save(tmp_path / "model.safetensors")
+    write(tmp_path / "photos", photos(8))
+    monkeypatch.chdir(tmp_path)
+    command = ["study", "model.safetensors", "photos", "--quick", "--workers", "1", "--output", "out"]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "invariance", interrupted)
+        result = CliRunner().invoke(app, command)
+    assert result.exit_code == 130
+    state = Path("out") / STATE
+    words = f"interrupted at invariance; what was found is in {state}: resume (--resume) to go on from it"
+    assert result.stderr == f"\ntinynet: {words}\n"
+    result = CliRunner().invoke(app, [*command, "--resume"])
+    assert result.exit_code == 0, result.output
+    other = CliRunner().invoke(app, [*command, "--resume", "--seed", "1"])
+    assert other.exit_code == 2 and "the state of another study" in other.stderr
+    state.write_text("{")
+    assert "state.json: damaged" in CliRunner().invoke(app, [*command, "--resume"]).stderr
+
+
+def test_figures_are_plain() -> None:
+    given = {"a": np.float32(0.1234567), 1: np.array([1, 2]), "n": float("nan"), "t": (True, None, "x"), "i": np.int64(3)}
+    assert plain(given) == {"a": 0.123457, "1": [1, 2], "n": None, "t": [True, None, "x"], "i": 3}
+
+
+def test_transfer_tests_on_what_is_left_of_each_class(tmp_path: Path) -> None:
+    """A class with few photos does not take test photos from the others."""
+    labels = np.array([0] * 17 + [1] * 60)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (77, 16, 16, 3), dtype=np.uint8)
+    bench = Workbench(trained(), ArrayDataset(images, labels, ["few", "many"]), tmp_path, workers=1)
+    seen: list = []
+    module = import_module("tinynet.study.training")
+    real = module.frozen_features
+
+    def watched(model: nn.Layer, chosen: Any, *rest: Any, **how: Any) -> Any:
+        seen.append(chosen)
+        return real(model, chosen, *rest, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "frozen_features", watched)
+        found = module.transfer(bench, bench.photos)
+    assert [np.bincount(chosen.labels).tolist() for chosen in seen] == [[17, 60]] * 2
+    assert {row["per_class"] for row in found["trained"]} == {15}
 
 
 def test_words_follow_the_figures() -> None:
@@ -121,5 +219,5 @@ def test_words_follow_the_figures() -> None:
         {"layer": "relu5", "part": "random", "delta": 0.3, "error": 0.01},
     ]
     text = findings({"correspondence": {"rows": rows, "photos": 5, "given": True}})[0]
-    assert "eye below random (0.300) by more than two standard errors" in text
+    assert "eye is below random (0.300) by more than two standard errors" in text
     assert "ear" not in text

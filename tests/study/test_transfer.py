@@ -12,14 +12,15 @@ import torch
 from tinynet import nn
 from tinynet.data import ArrayDataset, transforms
 from tinynet.errors import ArgumentError
-from tinynet.study.transfer import Features, classify, fit_softmax, frozen_features, plot_transfer, transfer
+from tinynet.study.softmax import classify, fit_softmax
+from tinynet.study.transfer import Features, frozen_features, plot_transfer, transfer
 
 
-@pytest.mark.parametrize("decay", [1e-1, 1e-3])
+@pytest.mark.parametrize("decay", [1e-1, 1e-3, 1e-5])
 def test_softmax_reaches_pytorchs_optimum(decay: float) -> None:
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((60, 5)) / 2, rng.integers(0, 3, 60)
-    weight, bias = fit_softmax(x, labels, 3, decay)
+    weight, bias = fit_softmax(x, labels, 3, decay, tolerance=1e-8)
     w, b = torch.zeros(5, 3, dtype=torch.float64, requires_grad=True), torch.zeros(3, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([w, b], max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 
@@ -37,6 +38,10 @@ def test_softmax_reaches_pytorchs_optimum(decay: float) -> None:
     ours = loss(torch.from_numpy(weight), torch.from_numpy(bias))
     assert float(ours) == pytest.approx(float(loss(w.detach(), b.detach())), abs=1e-7)
     np.testing.assert_allclose(weight, w.detach().numpy(), atol=2e-3)
+    rough, low = fit_softmax(x.astype(np.float32), labels, 3, decay)
+    assert rough.dtype == low.dtype == np.float32
+    theirs = loss(torch.from_numpy(rough.astype(float)), torch.from_numpy(low.astype(float)))
+    assert float(theirs) == pytest.approx(float(ours), abs=2e-4)
 
 
 def test_many_features_are_reduced_without_loss() -> None:
@@ -70,14 +75,14 @@ def test_informative_features_win_and_noise_is_at_chance() -> None:
 def test_classes_count_alike_and_folds_do_not_mix_train_and_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """A classifier that always says class 0 has accuracy 1/4 whatever the sizes of the classes."""
     module = import_module("tinynet.study.transfer")
-    seen = []
+    seen: list = []
 
     def always_first(x: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int, decay: float) -> np.ndarray:
         seen.append((np.bincount(labels).tolist(), len(test), {tuple(v) for v in x.tolist()} & {tuple(v) for v in test.tolist()}))
         return np.zeros(len(test), int)
 
     monkeypatch.setattr(module, "classify", always_first)
-    found = transfer(set_of(True), (30,), 3)
+    found = transfer(set_of(True), (30,), 3, workers=1)
     assert all(row.accuracy == 0.25 for row in found.rows)
     assert seen[0] == ([30] * 4, 10 + 20 + 30 + 50, set())
 

@@ -188,7 +188,7 @@ def test_every_layer_kind_is_in_the_net():
     """A layer that is added to tinynet.nn must be added to this run as well, or be named here with its reason."""
     elsewhere = {
         "Container": "a base", "Layer": "a base", "Softmax": "below", "LogSoftmax": "below",
-        "GroupLogSumExp": "tests/functional/test_softmax.py",
+        "GroupLogSumExp": "tests/functional/test_softmax.py", "ReLU6": "tests/nn/test_layers.py",
         **{f"MaxUnpool{n}d": "takes switches besides its input" for n in (1, 2, 3)},
         **{f"{kind.__name__[:-2]}{n}d": "below" for n in (1, 3) for kind in KINDS_2D},
     }  # fmt: skip

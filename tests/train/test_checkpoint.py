@@ -160,6 +160,6 @@ def test_a_damaged_file_is_one_line(tmp_path, kind):
 
 def test_other_files_are_refused(tmp_path):
     save_file({"w": np.zeros(2)}, tmp_path / "weights.safetensors")
-    for name, text in [("weights.safetensors", "no checkpoint of a training"), ("none", "no such"), ("", "no such")]:
+    for name, text in [("weights.safetensors", "no checkpoint of a training"), ("none", "no such"), ("", "a folder")]:
         with pytest.raises(FileError, match=text):
             load_checkpoint(tmp_path / name)

@@ -289,8 +289,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         (other_kind, path, ArgumentError, "another kind of optimiser"),
         (other_model, path, ShapeError, "fc.bias"),
         (runs.trainer(), tmp_path / "damaged.safetensors", FileError, "damaged checkpoint"),
-        (runs.trainer(), tmp_path / "none.safetensors", FileError, "no such checkpoint"),
-        (runs.trainer(tmp_path / "new"), True, FileError, "no such checkpoint"),
+        (runs.trainer(), tmp_path / "none.safetensors", FileError, "no such file; expected a checkpoint"),
+        (runs.trainer(tmp_path / "new"), True, FileError, "no such file; expected a checkpoint"),
         (runs.trainer(), True, ArgumentError, "needs an output folder"),
     ]:
         with pytest.raises(error, match=text) as caught:

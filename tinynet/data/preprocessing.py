@@ -23,6 +23,12 @@ class Preprocessing:
     std: tuple[float, float, float]
     views: int = 1
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"shorter side {self.resize} pixels, the central {self.crop}×{self.crop} cut out, mean {mean}, deviation {std}"
+
     def transform(self) -> transforms.Compose:
         """uint8 (H, W, 3) → float32 (3, crop, crop)."""
         return transforms.Compose([

@@ -7,7 +7,7 @@ BLAS thread, and its part of the batch stays near its core. Everything scales th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
@@ -60,21 +60,21 @@ class Shards:
 
     def step(
         self, model: Layer, loss: Callable[[Array, Array], tuple[Array, Array]], x: Array, target: Array,
-        rngs: Sequence[np.random.Generator],
+        rngs: Sequence[np.random.Generator], only: Collection[str] | None = None,
     ) -> TrainingStep:
-        """Forward and backward of one batch in training. x: (N, …). rngs: one a worker, for dropout."""
+        """Forward and backward of one batch in training. x: (N, …). rngs: one a worker, for dropout. only: see nn.backward."""
         parts = self._cut(x)
         if len(parts) == 1:
             logits, saved = model.forward(x, train=True, rng=rngs[0])
             value, dlogits = loss(logits, target)
-            return TrainingStep(value, logits, backward(model, saved, dlogits, input_gradient=False)[1])
+            return TrainingStep(value, logits, backward(model, saved, dlogits, False, only)[1])
         forward = self._map(lambda rank: model.forward(x[parts[rank]], train=True, rng=rngs[rank]), len(parts))
         logits = array_module(x).concatenate([y for y, _ in forward])
         value, dlogits = loss(logits, target)                   # of the whole batch: its mean is no business of a shard
 
         def gradients(rank: int) -> dict[str, Array]:
             saved, forward[rank] = forward[rank][1], None       # let go of it as soon as this shard is done
-            return backward(model, saved, dlogits[parts[rank]], input_gradient=False)[1]
+            return backward(model, saved, dlogits[parts[rank]], False, only)[1]
 
         first, *others = self._map(gradients, len(parts))
         for other in others:
@@ -87,12 +87,19 @@ class Shards:
         parts = self.apply(model, x)
         return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
 
-    def apply(self, work: Callable[[Array], Any], x: Array) -> list[Any]:
-        """work(part of x) for each shard of the batch, in its thread; what they return, in order."""
+    def apply(self, work: Callable[..., Any], x: Array, *others: Array | None) -> list[Any]:
+        """work(part of x, part of each other) for each shard of the batch, in its thread; what they return, in order.
+
+        others: cut as x is, such as labels; None stays None.
+        """
         parts = self._cut(x)
         if len(parts) == 1:
-            return [work(x)]
-        return self._map(lambda rank: work(x[parts[rank]]), len(parts))
+            return [work(x, *others)]
+
+        def run(rank: int) -> Any:
+            return work(x[parts[rank]], *(None if other is None else other[parts[rank]] for other in others))
+
+        return self._map(run, len(parts))
 
     def _cut(self, x: Array) -> list[slice]:
         """The shards of a batch; one for an array on a GPU, which needs no threads."""

@@ -7,6 +7,8 @@ from .activation import (
     leaky_relu,
     leaky_relu_input_gradient,
     relu,
+    relu6,
+    relu6_input_gradient,
     relu_input_gradient,
     sigmoid,
     sigmoid_input_gradient,
@@ -34,6 +36,7 @@ from .conv import (
     conv3d_input_gradient,
     conv3d_weight_gradient,
     conv_bias_gradient,
+    conv_relu,
 )
 from .conv_transpose import (
     conv_transpose1d,
@@ -114,6 +117,7 @@ __all__ = [
     "conv3d_input_gradient",
     "conv3d_weight_gradient",
     "conv_bias_gradient",
+    "conv_relu",
     "conv_transpose1d",
     "conv_transpose1d_input_gradient",
     "conv_transpose1d_weight_gradient",
@@ -161,6 +165,8 @@ __all__ = [
     "pad",
     "pad_input_gradient",
     "relu",
+    "relu6",
+    "relu6_input_gradient",
     "relu_input_gradient",
     "sigmoid",
     "sigmoid_input_gradient",

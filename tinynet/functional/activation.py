@@ -1,11 +1,12 @@
 """Elementwise activations and their gradients.
 
-A gradient takes what is cheapest to keep: the output where that tells enough (relu, sigmoid, tanh), otherwise the input.
+A gradient takes what is cheapest to keep: the output where that tells enough (relu, relu6, sigmoid, tanh), otherwise the input.
 """
 
 from __future__ import annotations
 
 from ..backend import Array
+from ..kernels.masking import keep_where
 from ._check import check_floats, same_shape
 
 
@@ -17,10 +18,26 @@ def relu(input: Array, inplace: bool = False) -> Array:
 
 def relu_input_gradient(dy: Array, output: Array) -> Array:
     """∂ℓ/∂x for relu: dy where y > 0, otherwise 0 (at x = 0 too, as PyTorch). dy, output: one shape."""
-    xp = check_floats("relu_input_gradient", dy=dy, output=output)
+    check_floats("relu_input_gradient", dy=dy, output=output)
     same_shape("relu_input_gradient", output=output, dy=dy)
     # Not dy · [y > 0]: an infinite dy times 0 would be NaN. And ~(y <= 0): a NaN lets the signal through, as in PyTorch.
-    return xp.where(output <= 0, xp.zeros((), dtype=dy.dtype), dy)
+    return keep_where(~(output <= 0), dy)
+
+
+def relu6(input: Array, inplace: bool = False) -> Array:
+    """min(max(x, 0), 6), elementwise; NaN stays NaN (Howard et al. 2017; Sandler et al. 2018). inplace: write into input."""
+    xp = check_floats("relu6", input=input)
+    return xp.clip(input, 0, 6, out=input if inplace else None)
+
+
+def relu6_input_gradient(dy: Array, output: Array) -> Array:
+    """∂ℓ/∂x for relu6: dy where 0 < y < 6, otherwise 0 (at x = 0 and x = 6 too, as PyTorch). dy, output: one shape.
+
+    At NaN it is 0, as in the vectorised part of PyTorch's loop; the rest of that loop says dy.
+    """
+    xp = check_floats("relu6_input_gradient", dy=dy, output=output)
+    same_shape("relu6_input_gradient", output=output, dy=dy)
+    return xp.where((output > 0) & (output < 6), dy, xp.zeros((), dtype=dy.dtype))
 
 
 def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False) -> Array:

@@ -10,8 +10,9 @@ from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
+from ..kernels.geometry import Geometry, pad_cells
 from ._check import batched, check_floats, check_signal, integer
-from ._geometry import Geometry, pad_cells, pool_geometry
+from ._geometry import pool_geometry
 
 _Ints = int | Sequence[int]
 

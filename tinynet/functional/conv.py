@@ -7,9 +7,11 @@ from typing import Any
 
 from ..backend import Array
 from ..errors import ShapeError
+from ..kernels.correlation import ALGORITHMS as ALGORITHMS
+from ..kernels.correlation import correlate, correlate_input_gradient, correlate_weight_gradient
+from ..kernels.geometry import Geometry
 from ._check import batched, check_floats, check_signal, integer
-from ._correlate import correlate, correlate_input_gradient, correlate_weight_gradient
-from ._geometry import Geometry, conv_geometry
+from ._geometry import conv_geometry
 
 _Ints = int | Sequence[int]
 
@@ -17,86 +19,104 @@ _Ints = int | Sequence[int]
 def conv1d(
     input: Array, weight: Array, bias: Array | None = None,
     stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1,
+    *, algorithm: str = "auto",
 ) -> Array:
     """conv2d with one spatial axis. input: (N, C, L) or (C, L). weight: (O, C/groups, k)."""
-    return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
+    return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups, algorithm)
 
 
 def conv2d(
     input: Array, weight: Array, bias: Array | None = None,
     stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1,
+    *, algorithm: str = "auto",
 ) -> Array:
     """Slide every filter over the image: y[o, p] = b[o] + Σ_c Σ_k w[o, c, k] · x[c, p·stride + k·dilation − padding].
 
     input: (N, C, H, W) or (C, H, W). weight: (O, C/groups, kh, kw). bias: (O,) or None. padding: cells of zeros on both sides of
     each axis, or "valid" (none), or "same" (stride 1 only; the odd cell goes to the end). groups: input and output
-    channels fall into that many groups which do not see each other. Returns (N, O, H', W') or (O, H', W') with
+    channels fall into that many groups which do not see each other. algorithm: how it is computed, for who wants to compare;
+    "auto" takes what is fastest for the shapes (kernels/correlation.py). Returns (N, O, H', W') or (O, H', W') with
     H' = ⌊(H + 2·padding − dilation·(kh − 1) − 1) / stride⌋ + 1. Raises ShapeError, ArgumentError or DtypeError.
     """
-    return _conv("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
+    return _conv("conv2d", 2, input, weight, bias, stride, padding, dilation, groups, algorithm)
 
 
 def conv3d(
     input: Array, weight: Array, bias: Array | None = None,
     stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1,
+    *, algorithm: str = "auto",
 ) -> Array:
     """conv2d with three spatial axes. input: (N, C, D, H, W) or (C, D, H, W). weight: (O, C/groups, kd, kh, kw)."""
-    return _conv("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
+    return _conv("conv3d", 3, input, weight, bias, stride, padding, dilation, groups, algorithm)
+
+
+def conv_relu(
+    n: int, input: Array, weight: Array, bias: Array | None = None,
+    stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1, *, algorithm: str = "auto",
+) -> Array:
+    """relu(conv(input, …)) with n spatial axes; what is below zero never leaves the cache. Arguments as conv2d."""
+    return _conv(f"conv{n}d", n, input, weight, bias, stride, padding, dilation, groups, algorithm, relu=True)
 
 
 def conv1d_input_gradient(
     input_size: Sequence[int], weight: Array, dy: Array,
     stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1,
+    *, algorithm: str = "auto",
 ) -> Array:
     """conv2d_input_gradient with one spatial axis."""
-    return _input_gradient("conv1d_input_gradient", 1, input_size, weight, dy, stride, padding, dilation, groups)
+    return _input_gradient("conv1d_input_gradient", 1, input_size, weight, dy, stride, padding, dilation, groups, algorithm)
 
 
 def conv2d_input_gradient(
     input_size: Sequence[int], weight: Array, dy: Array,
     stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1,
+    *, algorithm: str = "auto",
 ) -> Array:
     """∂ℓ/∂x for conv2d: dx[c, q] = Σ_o Σ_{p, k : p·stride + k·dilation − padding = q} w[o, c, k] · dy[o, p].
 
     input_size: the shape of x, which the sizes alone do not tell where the stride does not divide. dy: the shape of y.
     Returns that shape. Arguments as torch.nn.grad.conv2d_input.
     """
-    return _input_gradient("conv2d_input_gradient", 2, input_size, weight, dy, stride, padding, dilation, groups)
+    return _input_gradient("conv2d_input_gradient", 2, input_size, weight, dy, stride, padding, dilation, groups, algorithm)
 
 
 def conv3d_input_gradient(
     input_size: Sequence[int], weight: Array, dy: Array,
     stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1,
+    *, algorithm: str = "auto",
 ) -> Array:
     """conv2d_input_gradient with three spatial axes."""
-    return _input_gradient("conv3d_input_gradient", 3, input_size, weight, dy, stride, padding, dilation, groups)
+    return _input_gradient("conv3d_input_gradient", 3, input_size, weight, dy, stride, padding, dilation, groups, algorithm)
 
 
 def conv1d_weight_gradient(
     input: Array, weight_size: Sequence[int], dy: Array,
     stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1,
+    *, algorithm: str = "auto",
 ) -> Array:
     """conv2d_weight_gradient with one spatial axis."""
-    return _weight_gradient("conv1d_weight_gradient", 1, input, weight_size, dy, stride, padding, dilation, groups)
+    return _weight_gradient("conv1d_weight_gradient", 1, input, weight_size, dy, stride, padding, dilation, groups, algorithm)
 
 
 def conv2d_weight_gradient(
     input: Array, weight_size: Sequence[int], dy: Array,
     stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1,
+    *, algorithm: str = "auto",
 ) -> Array:
     """∂ℓ/∂w for conv2d: dw[o, c, k] = Σ_n Σ_p dy[n, o, p] · x[n, c, p·stride + k·dilation − padding].
 
     Returns weight_size, (O, C/groups, kh, kw). Arguments as torch.nn.grad.conv2d_weight.
     """
-    return _weight_gradient("conv2d_weight_gradient", 2, input, weight_size, dy, stride, padding, dilation, groups)
+    return _weight_gradient("conv2d_weight_gradient", 2, input, weight_size, dy, stride, padding, dilation, groups, algorithm)
 
 
 def conv3d_weight_gradient(
     input: Array, weight_size: Sequence[int], dy: Array,
     stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1,
+    *, algorithm: str = "auto",
 ) -> Array:
     """conv2d_weight_gradient with three spatial axes."""
-    return _weight_gradient("conv3d_weight_gradient", 3, input, weight_size, dy, stride, padding, dilation, groups)
+    return _weight_gradient("conv3d_weight_gradient", 3, input, weight_size, dy, stride, padding, dilation, groups, algorithm)
 
 
 def conv_bias_gradient(dy: Array, unbatched: bool = False) -> Array:
@@ -107,37 +127,40 @@ def conv_bias_gradient(dy: Array, unbatched: bool = False) -> Array:
 
 
 def _conv(
-    op: str, n: int, input: Array, weight: Array, bias: Array | None, stride: Any, padding: Any, dilation: Any, groups: int
+    op: str, n: int, input: Array, weight: Array, bias: Array | None, stride: Any, padding: Any, dilation: Any, groups: int,
+    algorithm: str, relu: bool = False,
 ) -> Array:
     check_floats(op, input=input, weight=weight, bias=bias)
     x, unbatched = batched(op, "input", input, n)
     geometry = _check(op, n, x.shape, weight.shape, stride, padding, dilation, groups)
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ShapeError(f"{op}: expected bias ({weight.shape[0]},), one number a filter, got {tuple(bias.shape)}")
-    y = correlate(x, weight, bias, geometry, groups)
+    y = correlate(x, weight, bias, geometry, groups, algorithm, relu)
     return y[0] if unbatched else y
 
 
 def _input_gradient(
-    op: str, n: int, input_size: Sequence[int], weight: Array, dy: Array, stride: Any, padding: Any, dilation: Any, groups: int
+    op: str, n: int, input_size: Sequence[int], weight: Array, dy: Array, stride: Any, padding: Any, dilation: Any, groups: int,
+    algorithm: str,
 ) -> Array:
     check_floats(op, weight=weight, dy=dy)
     signal, unbatched = batched(op, "dy", dy, n)
     size = (1, *input_size) if unbatched else tuple(input_size)
     geometry = _check(op, n, size, weight.shape, stride, padding, dilation, groups)
     check_signal(op, signal, (size[0], weight.shape[0], *geometry.out))
-    dx = correlate_input_gradient(signal, weight, geometry, groups)
+    dx = correlate_input_gradient(signal, weight, geometry, groups, algorithm)
     return dx[0] if unbatched else dx
 
 
 def _weight_gradient(
-    op: str, n: int, input: Array, weight_size: Sequence[int], dy: Array, stride: Any, padding: Any, dilation: Any, groups: int
+    op: str, n: int, input: Array, weight_size: Sequence[int], dy: Array, stride: Any, padding: Any, dilation: Any, groups: int,
+    algorithm: str,
 ) -> Array:
     check_floats(op, input=input, dy=dy)
     (x, _), (signal, _) = batched(op, "input", input, n), batched(op, "dy", dy, n)
     geometry = _check(op, n, x.shape, tuple(weight_size), stride, padding, dilation, groups)
     check_signal(op, signal, (x.shape[0], weight_size[0], *geometry.out))
-    return correlate_weight_gradient(x, signal, geometry, groups)
+    return correlate_weight_gradient(x, signal, geometry, groups, algorithm)
 
 
 def _check(

@@ -12,9 +12,9 @@ from typing import Any
 
 from ..backend import Array
 from ..errors import ArgumentError, ShapeError
+from ..kernels.correlation import correlate, correlate_input_gradient, correlate_weight_gradient
+from ..kernels.geometry import Geometry
 from ._check import batched, check_floats, check_signal, integer, integers
-from ._correlate import correlate, correlate_input_gradient, correlate_weight_gradient
-from ._geometry import Geometry
 
 _Ints = int | Sequence[int]
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
+from ..kernels.geometry import Geometry, pad_cells
+from ..kernels.pooling import maxima, maxima_and_switches
 from ._check import batched, check_floats, check_indices, check_signal
-from ._geometry import Geometry, pad_cells, pool_geometry
+from ._geometry import pool_geometry
 
 _Ints = int | Sequence[int]
 
@@ -75,42 +77,23 @@ def _max_pool(
         raise ShapeError(f"{op}: expected at least one channel, got {tuple(input.shape)}")
     geometry = pool_geometry(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     padded = pad_cells(x, geometry, -inf)
-    y = _maximum(padded, geometry)
     if not switches:
+        y = maxima(padded, geometry)
         return y[0] if unbatched else y
-    indices = _flat_indices(_first_offset(padded, y, geometry), geometry)
+    y, switch = maxima_and_switches(padded, geometry)
+    indices = _flat_indices(_by_pytorchs_rules(switch, y, padded, geometry), geometry)
     return (y[0], indices[0]) if unbatched else (y, indices)
 
 
-def _maximum(padded: Array, geometry: Geometry) -> Array:
-    """The maximum over every window, one axis after the other: kh + kw comparisons a window instead of kh · kw."""
-    xp, y = array_module(padded), padded
-    for axis, (k, s, d, count) in enumerate(
-        zip(geometry.kernel, geometry.stride, geometry.dilation, geometry.out, strict=True)
-    ):
-        before = (slice(None),) * (2 + axis)
-        part = [y[(*before, slice(i * d, i * d + (count - 1) * s + 1, s))] for i in range(k)]
-        y = xp.maximum(part[0], part[1]) if k > 1 else part[0].copy()
-        for other in part[2:]:
-            xp.maximum(y, other, out=y)
-    return y
-
-
-def _first_offset(padded: Array, y: Array, geometry: Geometry) -> Array:
-    """For every window the number of the kernel position (row by row) at which its maximum stands first.
-
-    Two rules of PyTorch's: the last NaN of a window counts, since a NaN replaces whatever was held before it; and a window of
+def _by_pytorchs_rules(switch: Array, y: Array, padded: Array, geometry: Geometry) -> Array:
+    """Two rules of PyTorch's: the last NaN of a window counts, since a NaN replaces whatever was held before it; and a window of
     nothing but −∞ points to its first cell inside the input, not into the padding.
     """
     xp = array_module(padded)
-    offsets = list(enumerate(product(*map(range, geometry.kernel))))
-    switch = xp.zeros(y.shape, dtype=xp.int32)
-    for number, offset in reversed(offsets):                     # backwards, so that the first of a tie is written last
-        xp.copyto(switch, number, where=padded[geometry.seen_by(offset)] == y)
     if geometry.padded != geometry.size:
-        xp.copyto(switch, _first_inside(xp, geometry), where=y == -inf)
+        xp.copyto(switch, _first_inside(xp, geometry).astype(switch.dtype), where=y == -inf)
     if bool(xp.isnan(y).any()):
-        for number, offset in offsets:
+        for number, offset in enumerate(product(*map(range, geometry.kernel))):
             xp.copyto(switch, number, where=xp.isnan(padded[geometry.seen_by(offset)]))
     return switch
 

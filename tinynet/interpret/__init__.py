@@ -10,9 +10,10 @@ from ..nn import ReceptiveField, receptive_field
 from .atlas import LayerAtlas, layer_atlas, layer_sheet
 from .attribution import Attribution
 from .cam import grad_cam
-from .control import cascade, randomised
+from .control import cascade, control_projection, randomised
 from .correspondence import Correspondence, correspondence, plot_correspondence
 from .deconvnet import deconv, deconvnet
+from .deletion import deletion, insertion
 from .evolution import Evolution, plot_evolution
 from .filters import (
     FilterConstraint,
@@ -29,7 +30,7 @@ from .maximise import Maximisation, first_layer_optimum, maximise, plot_maximisa
 from .mirror import Mirror, mirror
 from .occlusion import Occlusion, occlusion, plot_occlusion
 from .patches import UnitPatches, unit_patches
-from .scores import centre_guess, chance, deletion, energy_inside, insertion, pointing, rank_correlation, ssim
+from .scores import centre_guess, chance, energy_inside, pointing, rank_correlation, ssim
 from .top import TopActivations, top_activations
 
 __all__ = [
@@ -39,7 +40,7 @@ __all__ = [
     "Evolution", "plot_evolution", "Correspondence", "correspondence", "plot_correspondence",
     "FilterConstraint", "active_shares", "filter_pictures", "filter_statistics", "plot_filters", "renormalise_filters",
     "TopActivations", "top_activations", "UnitPatches", "unit_patches", "LayerAtlas", "layer_atlas", "layer_sheet",
-    "receptive_field", "ReceptiveField", "randomised", "cascade",
+    "receptive_field", "ReceptiveField", "randomised", "cascade", "control_projection",
     "rank_correlation", "ssim", "deletion", "insertion", "pointing", "energy_inside", "chance", "centre_guess",
     "Maximisation", "first_layer_optimum", "maximise", "plot_maximisation",
 ]

@@ -7,7 +7,6 @@ they were found in, and the control, the same projections through a network with
 from __future__ import annotations
 
 import os
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,25 +24,33 @@ from ..nn import Layer
 from ..nn.receptive_field import ReceptiveField, receptive_field
 from . import pictures
 from .control import randomised
+from .deconvnet import MEANING
+from .deletion import Areas
 from .patches import UnitPatches, cut, reduced, unit_patches, window
 from .pictures import Picture, Tile
 from .scores import rank_correlation, ssim
 from .top import TopActivations
 
 WORDS = (
-    "A projection shows image structure that is compatible with this activation's route through the pooling switches. It is not "
-    "evidence for a class, and not the cause of an answer. The control is the same walk, from the same value at the same place, "
+    f"{MEANING} The control is the same walk, from the same value at the same place, "
     "through the network with all its weights redrawn: what both show comes from the photo and the switches, and was not learned."
 )
 SCALE = (
     "Mid grey is 0; each block of projections has one scale, whose ends are the "
     f"{pictures.PERCENTILE:g}th percentile of its magnitude (±, in units of the input)."
 )
+AREAS = (
+    "del., ins.: mean activation, as a share of its value, while the pixels that the projection marks go first (small is good), "
+    "or come first (large is good); in brackets, in random order. Where these are alike, the projection does not show what the "
+    "activation depends on."
+)
 _LEGEND = (
     "Each unit: left, projections of its {} strongest activations, one a photo, the strongest first; middle, what the unit saw; "
-    "right, the control. Below: values of the first and the last, the ends of the projections' scale, what is on the photos, and "
-    "the structural similarity of projections and control (1: the same)."
+    "right, the control. Below: values of the first and the last, the ends of the projections' scale, what is on the photos; "
+    "like: the structural similarity of projections and control (1: the same). " + AREAS
 )
+STEPS = 8
+"""Of deletion and insertion for each unit's strongest activation."""
 _SMALLEST = 24                                                  # pixels that a tile has at least
 
 
@@ -60,7 +67,7 @@ class UnitBlocks(NamedTuple):
     """One unit's blocks (H, W, 4), and the figures beside them.
 
     scale, control_scale: the ends of the projections' grey scales. likeness, ranks: the mean structural similarity and rank
-    correlation of projection and control, 1 where they are the same.
+    correlation of projection and control, 1 where they are the same. areas: deletion and insertion of the strongest activation.
     """
 
     channel: int
@@ -72,6 +79,7 @@ class UnitBlocks(NamedTuple):
     control_scale: float
     likeness: float
     ranks: float
+    areas: Areas | None
 
     @property
     def labels(self) -> list[tuple[str, int]]:
@@ -122,7 +130,8 @@ def layer_atlas(
     chosen = range(len(strongest)) if units is None or units >= len(strongest) else _spread(active, units)
     patches = unit_patches(
         model, dataset, top, layer, chosen, transform=preprocessing.transform(), side=side,
-        control=randomised(model, np.random.default_rng(0)) if control is None else control, workers=workers, progress=progress,
+        control=randomised(model, np.random.default_rng(0)) if control is None else control, steps=STEPS, workers=workers,
+        progress=progress,
     )
     return LayerAtlas(
         layer, type(model.layer(layer)).__name__, len(strongest), receptive_field(model, layer),
@@ -156,28 +165,38 @@ def layer_sheet(
     """
     shown = [atlas.units[i] for i in _spread(np.arange(len(atlas.units)), units)]
     columns = 1 if len(shown) < 3 else 2
-    width = 120 if columns == 1 else 152                        # letters in a line of the notes
     tiles = [Tile(_row(unit), caption(unit)) for unit in shown]
     rows: list[list[Tile | None]] = [list(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
     aspect = max((tile.picture.shape[0] / tile.picture.shape[1] for tile in tiles), default=0.3)
     count = f"{len(shown)} of {atlas.count} units" if len(shown) < atlas.count else f"{atlas.count} units"
     notes = [
         f"{atlas.layer} ({atlas.kind}), {count}; {atlas.sees}.",
-        *textwrap.wrap(_LEGEND.format(len(shown[0].photos) if shown else 0), width),
-        *textwrap.wrap(SCALE, width), *textwrap.wrap(WORDS, width), *([f"Made by: {command}"] if command else []),
+        _LEGEND.format(len(shown[0].photos) if shown else 0), SCALE, WORDS,
     ]
     return pictures.sheet(
-        rows, path, title=title or f"What excites the units of {atlas.layer} most", notes="\n".join(notes),
-        column_names=["projections   ·   photos   ·   control"] * columns, tile=4.4 if columns == 2 else 7.0, aspect=aspect,
+        rows, path, title=title or f"What excites the units of {atlas.layer} most", notes="\n".join(notes), command=command,
+        column_names=["projections   ·   photos   ·   control"] * columns, tile=5.4 if columns == 2 else 7.0, aspect=aspect,
     )
 
 
 def caption(unit: UnitBlocks) -> str:
-    """A unit's figures in a line."""
+    """A unit's figures in two lines."""
     values = [photo.value for photo in unit.photos]
     labels = ", ".join(f"{count} {shorten(label, 14)}" for label, count in unit.labels[:3])
     figures = f"{digits(values[0])} … {digits(values[-1])}; ±{digits(unit.scale)}"
-    return f"unit {unit.channel}: {figures}; {labels}; likeness {round(unit.likeness, 2) + 0:.2f}"
+    words = "" if unit.areas is None else f" · {areas_words(unit.areas)}"
+    return f"unit {unit.channel}: {figures}; {labels}\nlike {two(unit.likeness)}{words}"
+
+
+def areas_words(areas: Areas) -> str:
+    """Deletion and insertion, each with that of random order in brackets."""
+    gone, come, gone_random, come_random = map(two, areas)
+    return f"del. {gone} ({gone_random}) · ins. {come} ({come_random})"
+
+
+def two(value: float) -> str:
+    """Two places, and no −0.00."""
+    return f"{round(value, 2) + 0:.2f}"
 
 
 def digits(value: float) -> str:
@@ -197,7 +216,7 @@ def _blocks(unit: UnitPatches, field: ReceptiveField | None, dataset: Dataset, p
     return UnitBlocks(
         unit.channel, placed, _block([pictures.centred(p, scale=scale) for p in unit.projections]), _block(photos),
         _block([pictures.centred(p, scale=control_scale) for p in control]), scale, control_scale,
-        float(np.mean([ssim(*pair) for pair in pairs])), float(np.mean([rank_correlation(*pair) for pair in pairs])),
+        float(np.mean([ssim(*pair) for pair in pairs])), float(np.mean([rank_correlation(*pair) for pair in pairs])), unit.areas,
     )
 
 
@@ -219,4 +238,7 @@ def _row(unit: UnitBlocks) -> Picture:
     return np.concatenate([gap, gap, unit.projections, gap, unit.patches, gap, unit.control, gap, gap], axis=1)
 
 
-__all__ = ["WORDS", "LayerAtlas", "PlacedPhoto", "UnitBlocks", "digits", "layer_atlas", "layer_sheet", "tile_side"]
+__all__ = [
+    "AREAS", "SCALE", "WORDS", "LayerAtlas", "PlacedPhoto", "UnitBlocks", "areas_words", "digits", "layer_atlas", "layer_sheet",
+    "tile_side", "two",
+]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from ..backend import Array
+from ..backend import Array, array_module
+from ..distributed import Shards
 from ..nn import Layer
 from ..nn.layer import Saved
-from .units import Record, Unit, record, select
+from .units import Record, Unit, record, select, targets
 
 
 class Attribution:
     """A way of asking a model which pixels a unit answers to. Subclasses give the rule; the model is never changed.
 
     attribute(x, target=class) or attribute(x, layer="features.3", unit=(channel, y, x)); every image of the batch at once.
+    workers: threads that share a batch; None: one a core.
     """
 
     name = "attribution"
 
-    def __init__(self, model: Layer) -> None:
-        self.model = model
+    def __init__(self, model: Layer, workers: int | None = None) -> None:
+        self.model, self.workers = model, workers
 
     def step(self, path: str, layer: Layer, saved: Saved, signal: Array) -> Array:
         """The rule: the signal at a layer's output → the signal at its input."""
@@ -32,14 +35,24 @@ class Attribution:
     def attribute(self, x: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None) -> Array:
         """The walk from the chosen unit of each image back to its pixels.
 
-        x: (N, C, H, W). target: a class, or one an image (default: the class the model says). layer, unit: instead,
-        a unit inside:
-        (channel, y, x), (channel, "max"), (channel, "all") for the whole map, or a channel alone, which means "max".
-        Returns x's shape.
-        Raises ArgumentError for a layer, unit or class that is not there, or a layer without a rule.
+        x: (N, C, H, W). target: a class, or one an image (default: the class the model says). layer, unit: instead, a unit
+        inside: (channel, y, x), (channel, "max"), (channel, "all") for the whole map, or a channel alone, which means "max".
+        Returns x's shape. Raises ArgumentError for a layer, unit or class that is not there, or a layer without a rule.
         """
-        taken = record(self.model, x, layer)
-        return self.back(taken, self.seed(taken, select(taken, target, unit)))
+
+        def walk(x: Array, target: Any) -> Array:
+            taken = record(self.model, x, layer)
+            return self.back(taken, self.seed(taken, select(taken, target, unit)))
+
+        return self.share(walk, x, targets(x, target))
+
+    def share(self, work: Callable[..., Array], x: Array, *others: Array | None) -> Array:
+        """work(x, *others), the batch shared out over the workers. What works image by image needs no other parallelism."""
+        if x.ndim < 2 or len(x) < 2:
+            return work(x, *others)
+        with Shards(self.workers) as shards:
+            parts = shards.apply(work, x, *others)
+        return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
 
     def back(self, taken: Record, signal: Array) -> Array:
         """Walk the signal, of the shape of the recorded layer's output, back to the pixels."""

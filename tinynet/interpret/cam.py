@@ -9,7 +9,7 @@ from ..errors import ArgumentError, ShapeError
 from ..functional import interpolate
 from ..nn import Layer
 from .attribution import Attribution
-from .units import Record, Unit, select
+from .units import Record, Unit, select, targets
 
 
 class grad_cam(Attribution):
@@ -21,13 +21,16 @@ class grad_cam(Attribution):
 
     name = "Grad-CAM"
 
-    def __init__(self, model: Layer, layer: str) -> None:
-        super().__init__(model)
+    def __init__(self, model: Layer, layer: str, workers: int | None = None) -> None:
+        super().__init__(model, workers)
         self.model.layer(layer)
         self.layer = layer
 
     def coarse(self, x: Array, target: Any = None) -> Array:
         """The map at the layer's own size: (N, 1, h, w)."""
+        return self.share(self._coarse, x, targets(x, target))
+
+    def _coarse(self, x: Array, target: Array | None) -> Array:
         maps: list[Array] = []
         arrived: list[Array] = []
 

@@ -19,6 +19,8 @@ from ..nn.containers import Container
 from ..nn.init import fans
 from ..nn.layer import join
 from ..nn.norm import _BatchNorm
+from .deconvnet import deconvnet
+from .units import Unit, record, select
 
 
 def randomised(model: Layer, rng: np.random.Generator, down_to: str | None = None) -> Layer:
@@ -43,6 +45,14 @@ def randomised(model: Layer, rng: np.random.Generator, down_to: str | None = Non
     return fresh
 
 
+def control_projection(control: Layer, model: Layer, x: Array, layer: str, unit: Unit) -> Array:
+    """What the deconvnet gives through the control for the unit's activation in the model: the walk begins with the same value at
+    the same place. x: (N, C, H, W). Returns x's shape.
+    """
+    taken = record(model, x, layer)
+    return deconvnet(control).back(record(control, x, layer), taken.output * select(taken, None, unit))
+
+
 def cascade(model: Layer, rng: np.random.Generator) -> list[tuple[str, Layer]]:
     """(down_to, copy) for every layer with weights, from the last, which alone is redrawn, to the first: all are.
 
@@ -65,26 +75,33 @@ def cascade(model: Layer, rng: np.random.Generator) -> list[tuple[str, Layer]]:
 def untrained(model: Layer) -> str | None:
     """Why the model looks as if nobody had trained it, or None.
 
-    Either its BatchNorms have never seen a batch, or every weight has the spread of a fresh one (He, Xavier or PyTorch's
-    default) to within what chance allows. A few steps of training go unnoticed in the second case.
+    Its weights are all zero (init.no_draws), or its BatchNorms have never seen a batch, or every weight has the spread of a fresh
+    one (He, Xavier, PyTorch's default, or the 0.01 of AlexNet's time) to within what chance allows. A few steps of training go
+    unnoticed in the last case.
     """
-    counts = [int(layer.num_batches_tracked) for _, layer in model.layers()
-              if isinstance(layer, _BatchNorm) and layer.num_batches_tracked is not None]
-    if counts:
-        return "its BatchNorms have never seen a batch" if not any(counts) else None
     weights = [to_host(layer.weight) for _, layer in model.layers()                # type: ignore[attr-defined]
                if "weight" in layer.parameter_names and getattr(layer, "weight", None) is not None]
     weights = [w for w in weights if w.ndim >= 2]
+    if weights and not any(w.any() for w in weights):
+        return "its weights are all zero"
+    norms = [layer for _, layer in model.layers() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    if norms:
+        return None if any(_has_seen(layer) for layer in norms) else "its BatchNorms have never seen a batch"
     if weights and all(_looks_fresh(w) for w in weights):
         return "its weights are spread as freshly drawn ones"
     return None
+
+
+def _has_seen(layer: _BatchNorm) -> bool:
+    """By its count, or, in a file from the time before that was kept, by its statistics."""
+    return bool(int(layer.num_batches_tracked) or (layer.running_mean != 0).any() or (layer.running_var != 1).any())
 
 
 def _looks_fresh(weight: np.ndarray) -> bool:
     """The root mean square is that of a usual initialisation, to within four standard errors (of N(0, σ²): σ/√(2n))."""
     fan_in, fan_out = fans(weight.shape)
     rms = sqrt(float(np.mean(np.square(weight, dtype=np.float64))))
-    usual = [sqrt(1 / (3 * fan_in)), sqrt(2 / fan_in), sqrt(2 / fan_out), sqrt(1 / fan_in), sqrt(2 / (fan_in + fan_out))]
+    usual = [sqrt(1 / (3 * fan_in)), sqrt(2 / fan_in), sqrt(2 / fan_out), sqrt(1 / fan_in), sqrt(2 / (fan_in + fan_out)), 0.01]
     return any(abs(rms / sigma - 1) < 4 / sqrt(2 * weight.size) for sigma in usual)
 
 
@@ -126,4 +143,4 @@ def _fresh(name: str, array: np.ndarray, rng: np.random.Generator) -> Array:
     return (array.mean() + array.std() * rng.standard_normal(array.shape)).astype(array.dtype)
 
 
-__all__ = ["cascade", "randomised", "untrained"]
+__all__ = ["cascade", "control_projection", "randomised", "untrained"]

@@ -19,10 +19,10 @@ import numpy.typing as npt
 from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
-from ..figures import new_figure, save_figure, shorten
+from ..figures import new_figure, notes_below, save_figure, shorten
 from ..nn import Layer
 from .observe import beside_model, features, last_stage, observe
-from .panels import COLOURS, wrapped
+from .panels import COLOURS
 
 RANDOM = "random"
 
@@ -151,8 +151,7 @@ def plot_correspondence(result: Correspondence, path: str | os.PathLike[str], *,
         f"{result.photos} photos; mean over pairs, ± one standard error over photos. Random: boxes of the same sizes anywhere, "
         f"{result.draws} a photo. Below random: covering the part changes the features of different photos in the same way."
     )
-    notes = wrapped(notes, max(width, 6.0)) + (f"\n{command}" if command else "")
-    figure.supxlabel(notes, size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    notes_below(figure, notes, command)
     return save_figure(figure, path)
 
 

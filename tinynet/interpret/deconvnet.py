@@ -15,12 +15,19 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError
 from ..functional.max_pool import scatter_max
 from ..nn import Layer
+from ..nn.activation import _Rectifier
 from ..nn.conv import _Conv
 from ..nn.layer import Saved
 from ..nn.norm import _BatchNorm
 from ..nn.pool import _MaxPool
 from .attribution import Attribution
 from .units import Record
+
+MEANING = (
+    "A projection shows image structure that is compatible with this activation's route through the pooling switches. It is not "
+    "evidence for a class, and not the cause of an answer."
+)
+"""What whoever looks at a projection is told."""
 
 
 @singledispatch
@@ -41,8 +48,11 @@ def deconv(layer: Layer, saved: Saved, signal: Array) -> Array:
 
 
 @deconv.register
-def _(layer: nn.ReLU, saved: Saved, signal: Array) -> Array:
-    """Rectify what comes down. (The gradient would ask whether the unit was active; that is the whole difference.)"""
+def _(layer: _Rectifier, saved: Saved, signal: Array) -> Array:
+    """Rectify what comes down. (The gradient would ask whether the unit was active; that is the whole difference.)
+
+    A ceiling, as of ReLU6, does not come down: the size of a picture follows that of its activation.
+    """
     return array_module(signal).maximum(signal, 0)
 
 
@@ -106,10 +116,10 @@ class deconvnet(Attribution):
 
     name = "deconvnet"
 
-    def __init__(self, model: Layer, overlap: str = "sum") -> None:
+    def __init__(self, model: Layer, overlap: str = "sum", workers: int | None = None) -> None:
         if overlap not in ("sum", "max"):
             raise ArgumentError(f'deconvnet: expected overlap "sum" or "max", got {overlap!r}')
-        super().__init__(model)
+        super().__init__(model, workers)
         self.overlap = overlap
 
     def step(self, path: str, layer: Layer, saved: Any, signal: Array) -> Array:

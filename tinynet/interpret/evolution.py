@@ -20,11 +20,13 @@ from ..distributed import Shards
 from ..errors import ArgumentError
 from ..nn import Layer
 from ..nn.receptive_field import receptive_field
+from .atlas import WORDS, two
+from .control import randomised
 from .deconvnet import deconvnet
 from .observe import beside_model, observe, unit_each
-from .panels import wrapped
 from .patches import cut, window
 from .pictures import PERCENTILE, Tile, centred, sheet
+from .scores import ssim
 from .units import record
 
 EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64)
@@ -35,7 +37,8 @@ class Frame(NamedTuple):
     """The strongest activation of one map after one epoch.
 
     image: its number in the set. position: where in the map. value: the activation. projection: (3, h, w) of the unit's receptive
-    field alone, float16, padded with 0 beyond the photo; its largest magnitude is 1.
+    field alone, float16, padded with 0 beyond the photo; its largest magnitude is 1. control: of the newest epoch, the same walk
+    through the network with all its weights redrawn; otherwise None.
     """
 
     epoch: int
@@ -45,6 +48,7 @@ class Frame(NamedTuple):
     position: tuple[int, ...]
     value: float
     projection: np.ndarray
+    control: np.ndarray | None = None
 
 
 class Evolution:
@@ -88,8 +92,8 @@ class Evolution:
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values; the projections as text."""
         return {"frames": [
-            {**frame._asdict(), "projection": base64.b64encode(frame.projection.tobytes()).decode(),
-             "shape": list(frame.projection.shape)}
+            {**frame._asdict(), "projection": _text(frame.projection), "shape": list(frame.projection.shape),
+             "control": None if frame.control is None else _text(frame.control)}
             for frame in self.frames
         ]}  # fmt: skip
 
@@ -97,9 +101,11 @@ class Evolution:
         self.frames = []
         for kept in state["frames"]:
             kept = dict(kept)
-            shape, text = kept.pop("shape"), kept.pop("projection")
-            projection = np.frombuffer(base64.b64decode(text), np.float16).reshape(shape)
-            self.frames.append(Frame(**{**kept, "position": tuple(kept["position"])}, projection=projection))
+            shape = kept.pop("shape")
+            for name in ("projection", "control"):
+                if kept[name] is not None:
+                    kept[name] = np.frombuffer(base64.b64decode(kept[name]), np.float16).reshape(shape)
+            self.frames.append(Frame(**{**kept, "position": tuple(kept["position"])}))
 
     def look(self, model: Layer, epoch: int) -> list[Frame]:
         """Find and project the strongest activations of the model as it is; kept as those of that epoch."""
@@ -121,7 +127,7 @@ class Evolution:
         if not best:
             raise ArgumentError("Evolution: expected at least one image, got none")
         frames = [frame for layer in self.units for frame in self._project(model, epoch, layer, best)]
-        self.frames = [frame for frame in self.frames if frame.epoch != epoch] + frames
+        self.frames = [frame._replace(control=None) for frame in self.frames if frame.epoch != epoch] + frames
         return frames
 
     def _project(
@@ -129,17 +135,18 @@ class Evolution:
     ) -> list[Frame]:
         channels = self.units[layer]
         x = array_module(best[layer, channels[0]][2]).stack([best[layer, channel][2] for channel in channels])
-        deconv = deconvnet(model)
-        taken = record(model, x, layer)
+        taken, redrawn = record(model, x, layer), randomised(model, np.random.default_rng(0))
         mask = unit_each(taken.output, channels)
-        pictures = to_host(deconv.back(taken, deconv.seed(taken, mask)))
+        signal = taken.output * mask
+        ways = deconvnet(model).back(taken, signal), deconvnet(redrawn).back(record(redrawn, x, layer), signal)
+        pictures, controls = map(to_host, ways)
         frames, field = [], receptive_field(model, layer)
         for i, channel in enumerate(channels):
             value, image, _ = best[layer, channel]
             position = tuple(int(p) for p in np.argwhere(to_host(mask[i, channel]))[0])
-            picture = cut(pictures[i], window(field, position, x.shape[2:]))
-            scale = float(np.abs(picture).max())
-            frames.append(Frame(epoch, layer, channel, image, position, value, (picture / (scale or 1)).astype(np.float16)))
+            where = window(field, position, x.shape[2:])
+            shown = [_kept(cut(v[i], where)) for v in (pictures, controls)]
+            frames.append(Frame(epoch, layer, channel, image, position, value, *shown))
         return frames
 
     def _batches(self) -> Iterable[Array]:
@@ -149,11 +156,19 @@ class Evolution:
         return (batch[0] if isinstance(batch, tuple) else batch for batch in self.images)
 
 
+def _kept(picture: np.ndarray) -> np.ndarray:
+    return (picture / (float(np.abs(picture).max()) or 1)).astype(np.float16)
+
+
+def _text(picture: np.ndarray) -> str:
+    return base64.b64encode(picture.tobytes()).decode()
+
+
 def plot_evolution(
     evolution: Evolution, path: str | os.PathLike[str], *, title: str = "Evolution of features during training",
     command: str = "",
 ) -> Path:
-    """The grid of the paper's figure 4: a row a map, layer by layer, a column an epoch. Writes a picture file."""
+    """The grid of the paper's figure 4: a row a map, layer by layer, a column an epoch; and the last epoch's control."""
     if not evolution.frames:
         raise ArgumentError("plot_evolution: no epoch was followed; it has no frame")
     epochs = sorted({frame.epoch for frame in evolution.frames})
@@ -169,15 +184,19 @@ def plot_evolution(
                 caption = "" if frame is None else f"photo {frame.image}: {frame.value:.3g}"
                 dead = frame is not None and frame.value <= 0
                 row.append(None if frame is None else Tile(centred(frame.projection), caption + (" (silent)" if dead else "")))
+            last = found.get((layer, channel, epochs[-1]))
+            if last is not None and last.control is not None:
+                row.append(Tile(centred(last.control), f"likeness {two(ssim(last.projection, last.control))}"))
             rows.append(row)
     notes = (
         "The deconvnet's projection of the strongest activation of each map over the same photos; below it, which photo it is in "
         "and how strong it is. The unit's receptive field is shown; mid grey is 0, the ends of the scale are the "
-        f"{PERCENTILE} % point of each picture's magnitude. A jump comes where another photo takes the lead."
+        f"{PERCENTILE:g}th percentile of each picture's magnitude. A jump comes where another photo takes the lead. Control: the "
+        "last epoch's walk with all weights redrawn, and the structural similarity of the two (1: the same).\n" + WORDS
     )
     columns = ["untrained" if epoch == 0 else f"epoch {epoch}" for epoch in epochs]
-    return sheet(rows, path, title=title, row_names=names, column_names=columns, tile=1.15,
-                 notes=wrapped(notes, len(epochs) * 1.27 + 1.1) + (f"\n{command}" if command else ""))
+    return sheet(rows, path, title=title, row_names=names, column_names=[*columns, "control"], tile=1.15, notes=notes,
+                 command=command)
 
 
 __all__ = ["EPOCHS", "Evolution", "Frame", "plot_evolution"]

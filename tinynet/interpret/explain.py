@@ -21,10 +21,11 @@ from ..nn.receptive_field import receptive_field
 from . import scores
 from .control import randomised, untrained
 from .deconvnet import deconvnet
+from .deletion import Areas, deletion, insertion, unit_areas
 from .family import FAMILY, Method
 from .observe import last_stage, one_input, probabilities, stages
-from .patches import Window, cut, window
-from .units import Record, record
+from .patches import Window, cut, seen, window
+from .units import record
 
 LAYERS = 5
 """At most so many layers are shown unless some are named."""
@@ -38,12 +39,26 @@ class Control(NamedTuple):
     all: bool
 
 
+class Likeness(NamedTuple):
+    """What a method gives where the weights are redrawn down to a layer, (C, H, W), and how like the true picture it is.
+
+    ranks, likeness: rank correlation and structural similarity, 1 where they are the same.
+    """
+
+    down_to: str
+    attribution: np.ndarray
+    ranks: float
+    likeness: float
+
+
 class UnitPicture(NamedTuple):
     """A unit's strongest activation in the photo.
 
-    position: (y, x) in the map; empty for a layer without maps. where: the cells of the input that it sees. patch, projection,
-    control: (C, h, w), the input, the deconvnet's projection, and the same through the network with all weights redrawn, there.
-    ranks, likeness: rank correlation and structural similarity of projection and control, 1 where they are the same.
+    position: (y, x) in the map; empty for a layer without maps. where: the cells of the input that it sees. patch, projection:
+    (C, h, w), the input and the deconvnet's projection there. controls: the same projection through the network redrawn down to
+    the unit's own layer, and to the first.
+    areas: under the unit's activation, as a share of its value, while pixels that it sees go or come in the order of the
+    projection, and in random order. pointing, energy: as in ClassMap.
     """
 
     channel: int
@@ -52,18 +67,10 @@ class UnitPicture(NamedTuple):
     where: Window
     patch: np.ndarray
     projection: np.ndarray
-    control: np.ndarray
-    ranks: float
-    likeness: float
-
-
-class Likeness(NamedTuple):
-    """What a method gives where the weights are redrawn down to a layer, (C, H, W), and how like the true one it is."""
-
-    down_to: str
-    attribution: np.ndarray
-    ranks: float
-    likeness: float
+    controls: list[Likeness]
+    areas: Areas
+    pointing: float | None
+    energy: float | None
 
 
 class ClassMap(NamedTuple):
@@ -110,12 +117,11 @@ class Explanation:
             "class": self.target, "probability": float(self.probabilities[self.target]), "warning": self.warning,
             "units": {layer: [
                 {"channel": u.channel, "position": list(u.position), "value": u.value, "receptive_field": list(u.where),
-                 "similarity_to_control": {"rank_correlation": u.ranks, "ssim": u.likeness}} for u in units
+                 **u.areas._asdict(), **_figures(u)} for u in units
             ] for layer, units in self.units.items()},
-            "methods": {m.name: {
-                "deletion": m.deletion, "insertion": m.insertion, "pointing": m.pointing, "energy_inside": m.energy,
-                "similarity_to_control": {c.down_to: {"rank_correlation": c.ranks, "ssim": c.likeness} for c in m.controls},
-            } for m in self.maps},
+            "methods": {
+                m.name: {"deletion": m.deletion, "insertion": m.insertion, **_figures(m)} for m in self.maps
+            },
             "baselines": {
                 "random_order": dict(zip(("deletion", "insertion"), self.random_order, strict=True)),
                 **{name: dict(zip(("pointing", "energy_inside"), pair, strict=True))
@@ -124,12 +130,16 @@ class Explanation:
         }
 
 
+def _figures(made: UnitPicture | ClassMap) -> dict[str, Any]:
+    return {
+        "pointing": made.pointing, "energy_inside": made.energy,
+        "similarity_to_control": {c.down_to: {"rank_correlation": c.ranks, "ssim": c.likeness} for c in made.controls},
+    }
+
+
 def controls_of(model: Layer, seed: int = 0) -> list[Control]:
     """The model with its last layer with filters or a matrix redrawn, with the upper half of these, and with all."""
-    weighted = [
-        path for path, layer in model.layers()
-        if not isinstance(layer, Container) and getattr(getattr(layer, "weight", None), "ndim", 0) >= 2
-    ]
+    weighted = _weighted(model)
     if not weighted:
         raise ArgumentError("explain: the model has no filters and no matrix; there is nothing to redraw")
     chosen = dict.fromkeys([weighted[-1], weighted[len(weighted) // 2], weighted[0]])
@@ -144,7 +154,8 @@ def explain(
 
     x: one input (C, H, W), or a batch of one. target: a class (default: what the model says). layers: names, or "name:channel"
     for one unit; default: the rectified maps of at most LAYERS convolutions, evenly chosen. units: how many a layer. mask:
-    (H, W), true where the object is. controls: what controls_of gave (default: by seed 0). steps: of deletion and insertion.
+    (H, W), true where the object is. controls: what controls_of gave (default: by seed 0). steps: of deletion and insertion
+    (of a unit's: a quarter as many).
     Raises ArgumentError that lists the nearest names for a layer, channel or class that is not there.
     """
     x = one_input("explain", x)
@@ -158,10 +169,13 @@ def explain(
     if isinstance(target, bool) or not isinstance(target, (int, np.integer)) or not 0 <= target < len(p):
         raise ArgumentError(f"explain: the model has classes 0 to {len(p) - 1}, got {target!r}")
     controls = controls_of(model) if controls is None else controls
-    shown = {layer: _units(model, controls[-1].model, x, layer, channels, units) for layer, channels in wanted.items()}
     cam = last_stage(model) if stages(model) else None
     asked = [m for m in methods if cam is not None or m.name not in ("Grad-CAM", "occlusion")]
     mask = None if mask is None else to_host(mask).astype(bool)
+    shown = {
+        layer: _units(model, _below(model, layer, controls), x, layer, channels, units, mask, max(1, steps // 4))
+        for layer, channels in wanted.items()
+    }
     reason = untrained(model)
     return Explanation(
         to_host(x)[0], int(target), p, shown, [_map(model, controls, x, int(target), m, cam, mask, steps) for m in asked], cam,
@@ -190,36 +204,55 @@ def _layers(model: Layer, names: Sequence[str] | None) -> dict[str, list[int]]:
     return wanted
 
 
-def _units(model: Layer, control: Layer, x: Array, layer: str, channels: Sequence[int], count: int) -> list[UnitPicture]:
-    taken, redrawn = record(model, x, layer), record(control, x, layer)
+def _weighted(model: Layer) -> list[str]:
+    """The layers with filters or a matrix, in forward order."""
+    return [
+        path for path, layer in model.layers()
+        if not isinstance(layer, Container) and getattr(getattr(layer, "weight", None), "ndim", 0) >= 2
+    ]
+
+
+def _below(model: Layer, layer: str, controls: Sequence[Control]) -> list[Control]:
+    """The controls that a unit of the layer has: redrawn down to its own filters, and to the first. What is above has no part."""
+    paths, weighted = [path for path, _ in model.layers()], _weighted(model)
+    own = [path for path in weighted if paths.index(path) <= paths.index(layer) or path.startswith(f"{layer}.")]
+    if not own or own[-1] == controls[-1].down_to:
+        return [controls[-1]]
+    seed = np.random.default_rng(0)
+    return [Control(own[-1], randomised(model, seed, own[-1]), False), controls[-1]]
+
+
+def _units(
+    model: Layer, controls: Sequence[Control], x: Array, layer: str, channels: Sequence[int], count: int,
+    mask: np.ndarray | None, steps: int,
+) -> list[UnitPicture]:
+    taken = record(model, x, layer)
+    redrawn = [(control.down_to, control.model, record(control.model, x, layer)) for control in controls]
     y = to_host(taken.output)[0]                                # (C, h, w) or (C,)
     flat = y.reshape(len(y), -1)
     for channel in channels:
         if channel >= len(y):
             raise ArgumentError(f"layer {layer!r} has channels 0 to {len(y) - 1}, got {channel}")
     chosen = channels or np.argsort(-flat.max(axis=1), kind="stable")[:count].tolist()
-    field = receptive_field(model, layer)
-    places = [tuple(int(i) for i in np.unravel_index(int(flat[channel].argmax()), y.shape[1:])) for channel in chosen]
-    return [
-        _unit((model, taken), (control, redrawn), x, channel, place, window(field, place, x.shape[2:]))
-        for channel, place in zip(chosen, places, strict=True)
-    ]
-
-
-def _unit(
-    true: tuple[Layer, Record], redrawn: tuple[Layer, Record], x: Array, channel: int, place: tuple[int, ...], where: Window
-) -> UnitPicture:
-    taken = true[1]
-    signal = array_module(x).zeros_like(taken.output)
-    signal[(0, channel, *place)] = 1
-    value = float(taken.output[(0, channel, *place)])
-    # From 1, then times the value: so a silent unit's control is not blank, and both walks begin with the same signal.
-    walks = [value * deconvnet(model).back(kept, signal)[0] for model, kept in (true, redrawn)]
-    patch, projection, other = (to_host(cut(v, where)) for v in (x[0], *walks))
-    return UnitPicture(
-        channel, place, value, where, patch, projection, other, scores.rank_correlation(projection, other),
-        scores.ssim(projection, other),
-    )
+    field, found = receptive_field(model, layer), []
+    for channel in chosen:
+        place = tuple(int(i) for i in np.unravel_index(int(flat[channel].argmax()), y.shape[1:]))
+        where, signal = window(field, place, x.shape[2:]), array_module(x).zeros_like(taken.output)
+        signal[(0, channel, *place)] = 1
+        value = float(taken.output[(0, channel, *place)])
+        # From 1, then times the value: so a silent unit's control is not blank, and all walks begin with the same signal.
+        whole = value * deconvnet(model).back(taken, signal)
+        patch, projection = (to_host(cut(v[0], where)) for v in (x, whole))
+        likeness = []
+        for down_to, other, kept in redrawn:
+            picture = to_host(cut(value * deconvnet(other).back(kept, signal)[0], where))
+            ranks, ssim = scores.rank_correlation(projection, picture), scores.ssim(projection, picture)
+            likeness.append(Likeness(down_to, picture, ranks, ssim))
+        maps = scores.importance(whole, signed=False)
+        areas = unit_areas(model, x, maps, layer, (channel, *place), seen(where, x.shape[2:]), steps)
+        pointing, energy = (None, None) if mask is None else _inside(to_host(maps)[0], mask)
+        found.append(UnitPicture(channel, place, value, where, patch, projection, likeness, areas, pointing, energy))
+    return found
 
 
 def _map(
@@ -242,8 +275,8 @@ def _map(
 
 def _areas(model: Layer, x: Array, maps: Array, target: int, steps: int) -> tuple[float, float]:
     """Deletion's and insertion's."""
-    deletion, insertion = (f(model, x, maps, target, steps=steps).area[0] for f in (scores.deletion, scores.insertion))
-    return float(deletion), float(insertion)
+    gone, come = (f(model, x, maps, target, steps=steps).area[0] for f in (deletion, insertion))
+    return float(gone), float(come)
 
 
 def _inside(importance: np.ndarray, mask: np.ndarray) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,12 +13,13 @@ import numpy as np
 from ..data import read_photo
 from ..data.preprocessing import Preprocessing
 from ..data.transforms import CenterCrop, Resize
-from ..errors import ArgumentError, FileError
+from ..errors import ArgumentError, FileError, nearest
 from ..files import make_folder, write_text
 from ..models import TrainedModel
 from .explain import Explanation, controls_of, explain
 from .explain_sheets import class_sheet, figures_table, unit_sheet
 from .observe import beside_model
+from .scores import box_mask
 
 
 class Explained(NamedTuple):
@@ -33,15 +33,18 @@ class Explained(NamedTuple):
 def explain_photos(
     trained: TrainedModel, photos: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *,
     layers: Sequence[str] | None = None, units: int = 3, target: str | None = None, mask: str | os.PathLike[str] | None = None,
-    command: str = "", say: Callable[[str], None] = print,
+    box: Sequence[int] | None = None, command: str = "", say: Callable[[str], None] = print,
 ) -> Explained:
     """Explain photos of any size, turned into the model's input as in training: NAME-units.png, NAME-class.png, figures.json.
 
     target: the name of a class (default: what the model says of each photo). mask: a picture of the photo's size, not black where
-    the object is, or a folder with one for each photo, of its name but for the ending. say: is told each photo's figures.
+    the object is, or a folder with one for each photo, of its name but for the ending. box: instead, for one photo, the object's
+    (top, left, bottom, right) in its pixels, the last two excluded. say: is told each photo's figures.
     A photo that cannot be read is left out. Raises ArgumentError or FileError for layers, a class or masks that are not there.
     """
     chosen = None if target is None else _class(target, trained.classes)
+    if box is not None and (mask is not None or len(photos) > 1):
+        raise ArgumentError("a box is for one photo, and stands instead of a mask")
     masks = _masks(mask, photos)
     controls = controls_of(trained.model)
     folder = make_folder(output)
@@ -57,15 +60,17 @@ def explain_photos(
             continue
         x = beside_model(trained.model, trained.preprocessing.transform()(picture, np.random.default_rng(0)))
         truth = None if masks is None else read_mask(masks[path], picture.shape[:2], trained.preprocessing)
+        if box is not None:
+            truth = _as_seen(box_mask(picture.shape[0], picture.shape[1], box), trained.preprocessing, f"box {tuple(box)}")
         found = explain(trained.model, x, chosen, layers=layers, units=units, mask=truth, controls=controls)
         warning = found.warning
         how: dict[str, Any] = {"classes": trained.classes, "command": command}
         files.append(unit_sheet(found, folder / f"{name}-units.png", trained.preprocessing, **how))
         files.append(class_sheet(found, folder / f"{name}-class.png", trained.preprocessing, **how))
         figures["photos"][name] = {"photo": path.name, "class_name": trained.classes[found.target], **found.to_dict()}
+        write_text(folder / "figures.json", json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
         say(_words(path, found, trained.classes))
     if figures["photos"]:
-        write_text(folder / "figures.json", json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
         files.append(folder / "figures.json")
     return Explained(files, failed, warning)
 
@@ -79,10 +84,15 @@ def read_mask(path: str | os.PathLike[str], size: Sequence[int], preprocessing: 
     if marked.shape != tuple(size):
         height, width = marked.shape
         raise FileError(f"{path}: expected a mask of the photo's {size[1]}×{size[0]} pixels, got {width}×{height}")
+    return _as_seen(marked, preprocessing, path)
+
+
+def _as_seen(marked: np.ndarray, preprocessing: Preprocessing, what: Any) -> np.ndarray:
+    """A mask (H, W) of a photo as the model sees it: (crop, crop)."""
     white = np.repeat(marked[..., None], 3, axis=2).astype(np.uint8) * 255
     mask = np.asarray(CenterCrop(preprocessing.crop)(Resize(preprocessing.resize)(white)))[..., 0] >= 128
     if not mask.any():
-        raise FileError(f"{path}: marks nothing in the middle of the photo, which is what the model sees")
+        raise FileError(f"{what}: marks nothing in the middle of the photo, which is what the model sees")
     return mask
 
 
@@ -99,16 +109,14 @@ def _masks(mask: str | os.PathLike[str] | None, photos: Sequence[Any]) -> dict[P
     for photo in map(Path, photos):
         stem = next((s for s in (photo.stem, f"{photo.stem}_mask") if s in there), None)
         if stem is None:
-            near = ", ".join(difflib.get_close_matches(photo.stem, there, n=3, cutoff=0.3))
-            raise FileError(f"{mask}: no mask for {photo.name}" + (f"; nearest: {near}" if near else ""))
+            raise FileError(f"{mask}: no mask for {photo.name}; nearest: {nearest(photo.stem, there) or 'none, it is empty'}")
         found[photo] = there[stem]
     return found
 
 
 def _class(name: str, classes: Sequence[str]) -> int:
     if name not in classes:
-        near = difflib.get_close_matches(name, classes, n=3, cutoff=0.3) or list(classes)[:3]
-        raise ArgumentError(f"the model has no class {name!r}; nearest: {', '.join(near)}")
+        raise ArgumentError(f"the model has no class {name!r}; nearest: {nearest(name, classes)}")
     return list(classes).index(name)
 
 

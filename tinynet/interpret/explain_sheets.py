@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from ..data.preprocessing import Preprocessing
 from . import pictures
-from .atlas import SCALE, WORDS
+from .atlas import AREAS, SCALE, WORDS, areas_words, two
 from .explain import ClassMap, Explanation, Likeness, UnitPicture
 from .patches import Window
 from .pictures import Picture, Tile
@@ -27,19 +26,20 @@ def unit_sheet(
     """The strongest units of each layer: where they look, what they see, their projections, and the controls. A picture file."""
     shown = pictures.photo(found.x, preprocessing.mean, preprocessing.std)
     rows: list[list[Tile | None]] = [
-        [Tile(_quad(unit, shown), _unit_caption(unit)) for unit in units] for units in found.units.values()
+        [Tile(_strip(unit, shown), _unit_caption(unit)) for unit in units] for units in found.units.values()
     ]
     columns = max(len(row) for row in rows)
     words = [
-        "Each unit, four pictures: where in the photo it looks · what it sees there (its receptive field) · the deconvnet's "
-        "projection of its strongest activation · the control. Below: unit, (row, column) in its map, activation; likeness of "
-        "projection and control, as structural similarity (1: the same).",
+        "Each unit, five pictures: where in the photo it looks · what it sees there (its receptive field) · the deconvnet's "
+        "projection of its strongest activation · two controls, the same walk with its own layer's weights redrawn, and with all "
+        "weights redrawn (in the first layer these are one). Below: unit, (row, column) in its map, activation.",
+        f"like: structural similarity of the projection and each control (1: the same). {AREAS}",
         SCALE.replace("each block of projections", "each projection"), WORDS,
     ]
     return pictures.sheet(
         rows, path, title=title or f"The strongest units: {_says(found, classes)}", row_names=list(found.units),
-        column_names=["place · sees · projection · control"] * columns, tile=3.9, aspect=0.25,
-        notes=_notes(found, words, command, 75 * columns + 10),
+        column_names=["place · sees · projection · own layer redrawn · all redrawn"] * columns, tile=4.7, aspect=0.2,
+        notes=_notes(found, [*words, *_mask_words(found)]), command=command,
     )
 
 
@@ -61,7 +61,7 @@ def class_sheet(
     ]
     words = [
         f"Maps for the class {name}. In three colours: gradients and projections, channel by channel. Orange speaks for the "
-        "class, blue against it. Grad-CAM: dark blue is 0, yellow its largest value. "
+        "class, purple against it. Grad-CAM: dark blue is 0, yellow its largest value. "
         + SCALE.replace("Mid grey is 0", "Mid grey, and white between orange and blue, is 0").replace(
             "each block of projections", "each map"),
         f"Laid over: the importance of a pixel, under a Gaussian of {_sigma(shown.shape):.1g} pixels. Below, the controls: "
@@ -74,7 +74,7 @@ def class_sheet(
     return pictures.sheet(
         rows, path, title=title or f"Maps for {name}: {_says(found, classes)}", tile=1.45,
         row_names=["map", "laid over", *(f"redrawn\ndown to\n{layer}" for layer in down_to)],
-        column_names=["photo", *(made.name for made in found.maps)], notes=_notes(found, words, command, 260),
+        column_names=["photo", *(made.name for made in found.maps)], notes=_notes(found, words), command=command,
     )
 
 
@@ -86,7 +86,7 @@ def figures_table(found: Explanation) -> str:
     for made in found.maps:
         last = made.controls[-1]
         line = f"  {made.name:<{width}}  {made.deletion:>8.2f}  {made.insertion:>9.2f}"
-        line += f"  {_two(last.ranks):>29} {_two(last.likeness):>8}"
+        line += f"  {two(last.ranks):>29} {two(last.likeness):>8}"
         lines.append(line + ("" if made.energy is None else f"  {_hit(made.pointing):>8}  {100 * made.energy:>4.0f} %"))
     lines.append(f"  {'random order':<{width}}  {found.random_order[0]:>8.2f}  {found.random_order[1]:>9.2f}")
     return "\n".join(lines)
@@ -104,10 +104,8 @@ def _name(number: int, classes: Sequence[str]) -> str:
     return classes[number] if number < len(classes) else f"class {number}"
 
 
-def _notes(found: Explanation, paragraphs: Sequence[str], command: str, width: int) -> str:
-    lead = [f"WARNING: {found.warning}."] if found.warning else []
-    made_by = [f"Made by: {command}"] if command else []
-    return "\n".join(line for words in (*lead, *paragraphs, *made_by) for line in textwrap.wrap(words, width))
+def _notes(found: Explanation, paragraphs: Sequence[str]) -> str:
+    return "\n".join([*([f"WARNING: {found.warning}."] if found.warning else []), *paragraphs])
 
 
 def _mask_words(found: Explanation) -> list[str]:
@@ -124,21 +122,19 @@ def _hit(pointing: float | None) -> str:
     return "" if pointing is None else "hit" if pointing == 1 else "miss" if pointing == 0 else f"{100 * pointing:.0f} % hit"
 
 
-def _two(value: float) -> str:
-    return f"{round(value, 2) + 0:.2f}"                         # no −0.00
-
-
 def _unit_caption(unit: UnitPicture) -> str:
     place = f" ({', '.join(map(str, unit.position))})" if unit.position else ""
-    return f"unit {unit.channel}{place}: {unit.value:.3g};  likeness to the control {_two(unit.likeness)}"
+    likeness = ", ".join(two(control.likeness) for control in unit.controls)
+    inside = f" · {_inside(unit)}" if unit.energy is not None else ""
+    return f"unit {unit.channel}{place}: {unit.value:.3g} · like {likeness} · {areas_words(unit.areas)}{inside}"
 
 
-def _inside(made: ClassMap) -> str:
+def _inside(made: ClassMap | UnitPicture) -> str:
     return "" if made.energy is None else f"{_hit(made.pointing)} · {100 * made.energy:.0f} % inside"
 
 
 def _likeness(control: Likeness) -> str:
-    return f"ranks {_two(control.ranks)} · SSIM {_two(control.likeness)}"
+    return f"ranks {two(control.ranks)} · SSIM {two(control.likeness)}"
 
 
 def _map_picture(made: ClassMap, attribution: np.ndarray) -> Picture:
@@ -150,15 +146,17 @@ def _map_picture(made: ClassMap, attribution: np.ndarray) -> Picture:
 def _laid_over(shown: Picture, importance: np.ndarray) -> Picture:
     """The photo in grey under what is important; smoothed, so that single pixels show, and cut at its scale's end."""
     smooth = blur(np.maximum(importance, 0).astype(np.float64), _sigma(importance.shape))
-    return _large(pictures.overlay(shown, np.minimum(smooth, pictures.magnitude(smooth) or smooth.max()), strength=0.75))
+    return _large(pictures.overlay(shown, np.minimum(smooth, pictures.magnitude(smooth)), strength=0.75))
 
 
-def _quad(unit: UnitPicture, shown: Picture) -> Picture:
-    """place, patch, projection and control side by side, on white."""
-    projections = [pictures.centred(v) for v in (unit.projection, unit.control)]
+def _strip(unit: UnitPicture, shown: Picture) -> Picture:
+    """place, patch, projection and controls side by side, on white."""
+    projections = [pictures.centred(v) for v in (unit.projection, *(control.attribution for control in unit.controls))]
     tiles = [_large(_boxed(shown, unit.where)), _large(_patch(shown, unit.where)), *map(_large, projections)]
     side = max(max(tile.shape[:2]) for tile in tiles)
-    return np.concatenate([_in_square(tile, side) for tile in tiles], axis=1)
+    squares = [_in_square(tile, side) for tile in tiles]
+    squares[3:3] = [np.full_like(squares[0], 255)] * (5 - len(squares))     # in the first layer both controls are one
+    return np.concatenate(squares, axis=1)
 
 
 def _in_square(picture: Picture, side: int, gap: float = 0.03) -> Picture:

@@ -16,7 +16,7 @@ import numpy as np
 from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError
-from ..figures import BLUE, ORANGE, RED, new_figure, save_figure
+from ..figures import BLUE, ORANGE, RED, new_figure, notes_below, save_figure
 from ..nn import Layer
 from ..nn.conv import _Conv, _ConvTranspose
 from .observe import beside_model, observe, stages
@@ -192,11 +192,12 @@ def plot_filters(
     right.legend(fontsize=8, framealpha=0.8)
     figure.suptitle(f"First-layer filters: {layer}", size=11, weight="bold", parse_math=False)
     notes = (
-        f"Mid grey is 0; the ends of the scale are the {PERCENTILE} % point of the magnitudes. Of the energy, "
+        "On its own scale, a filter is the patch of a given length that excites it most, w/‖w‖. "
+        f"Mid grey is 0; the ends of the scale are the {PERCENTILE:g}th percentile of the magnitudes. Of the energy, "
         f"{100 * statistics.aliased.mean():.1f} % is at frequencies that the stride, {conv.stride[0]}×{conv.stride[1]}, aliases. "
         + ("Dead: never active on the photos." if active is not None else "Dead units were not looked for.")
     )
-    figure.supxlabel(notes + (f"\n{command}" if command else ""), size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    notes_below(figure, notes, command)
     return save_figure(figure, path)
 
 

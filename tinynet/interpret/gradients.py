@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
 from ..nn import Layer
 from .attribution import Attribution
-from .units import Unit, record, select
+from .units import Unit, record, select, targets
 
 
 class saliency(Attribution):
@@ -21,8 +23,8 @@ class saliency(Attribution):
 
     name = "saliency"
 
-    def __init__(self, model: Layer, absolute: bool = False) -> None:
-        super().__init__(model)
+    def __init__(self, model: Layer, absolute: bool = False, workers: int | None = None) -> None:
+        super().__init__(model, workers)
         self.absolute = absolute
 
     def attribute(self, x: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None) -> Array:
@@ -39,20 +41,46 @@ class input_x_gradient(Attribution):
         return x * super().attribute(x, target, layer=layer, unit=unit)
 
 
-class integrated_gradients(Attribution):
+class _Averaged(Attribution):
+    """A weighted sum of the gradients at many inputs, `batch_size` of them at a time, whichever images they belong to."""
+
+    def __init__(self, model: Layer, batch_size: int, workers: int | None) -> None:
+        if batch_size < 1:
+            raise ArgumentError(f"{self.name}: expected batch_size of at least 1, got {batch_size}")
+        super().__init__(model, workers)
+        self.batch_size = batch_size
+
+    def unit(self, x: Array, target: Any, layer: str | None, unit: Unit | None) -> Array:
+        """The mask of the units in question, chosen at x: they stay the same for all inputs, also for "max"."""
+        return self.share(lambda x, target: select(record(self.model, x, layer), target, unit), x, targets(x, target))
+
+    def summed(self, x: Array, mask: Array, layer: str | None, points: Iterable[tuple[float, int, Array]]) -> Array:
+        """Σ weight · gradient of image i's unit at the input (C, …), over the points (weight, i, input). Of x's shape."""
+        xp, total, points = array_module(x), array_module(x).zeros_like(x), iter(points)
+        while batch := list(islice(points, self.batch_size)):
+            inputs = xp.stack([point for _, _, point in batch])
+            gradients = self.share(
+                lambda x, mask: self.back(record(self.model, x, layer), mask), inputs, xp.stack([mask[i] for _, i, _ in batch])
+            )
+            for (weight, i, _), gradient in zip(batch, gradients, strict=True):
+                total[i] += x.dtype.type(weight) * gradient
+        return total
+
+
+class integrated_gradients(_Averaged):
     """(x − b) · the mean gradient on the straight line from a baseline b to x (Sundararajan, Taly & Yan 2017).
 
     The sum over all pixels tends to the unit's value at x minus that at b (completeness). steps: points of the
-    Gauss-Legendre rule. batch_size: images at a time.
+    Gauss-Legendre rule. batch_size: inputs at a time.
     """
 
     name = "integrated gradients"
 
-    def __init__(self, model: Layer, steps: int = 50, batch_size: int = 32) -> None:
-        super().__init__(model)
-        if steps < 1 or batch_size < 1:
-            raise ArgumentError(f"integrated_gradients: expected steps and batch_size of at least 1, got {steps}, {batch_size}")
-        self.steps, self.batch_size = steps, batch_size
+    def __init__(self, model: Layer, steps: int = 50, batch_size: int = 16, workers: int | None = None) -> None:
+        super().__init__(model, batch_size, workers)
+        if steps < 1:
+            raise ArgumentError(f"integrated gradients: expected steps of at least 1, got {steps}")
+        self.steps = steps
 
     def attribute(
         self, x: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None, baseline: Array | float = 0.0
@@ -63,38 +91,40 @@ class integrated_gradients(Attribution):
             raise ShapeError(f"integrated_gradients: expected baseline {tuple(x.shape)}, got {tuple(baseline.shape)}")
         difference = x - xp.asarray(baseline, dtype=x.dtype)
         points, weights = np.polynomial.legendre.leggauss(self.steps)
-        at_x = record(self.model, x, layer)
-        mask = select(at_x, target, unit)                       # the same unit all along the way, also for "max"
-        total = xp.zeros_like(x)
-        for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
-            step = x - x.dtype.type(1 - point) * difference
-            for i in range(0, len(x), self.batch_size):
-                part = slice(i, i + self.batch_size)
-                total[part] += x.dtype.type(weight) * self.back(record(self.model, step[part], layer), mask[part])
-        return total * difference
+        line = (
+            (weight, i, x[i] - x.dtype.type(1 - point) * difference[i])
+            for i in range(len(x)) for point, weight in zip((points + 1) / 2, weights / 2, strict=True)
+        )
+        return self.summed(x, self.unit(x, target, layer, unit), layer, line) * difference
 
 
-class smoothgrad(Attribution):
+class smoothgrad(_Averaged):
     """The mean gradient over noisy copies of the image (Smilkov et al. 2017).
 
     noise: standard deviation as a share of the image's range (largest minus smallest value). samples: copies. seed: of the noise.
+    batch_size: copies at a time.
     """
 
     name = "SmoothGrad"
 
-    def __init__(self, model: Layer, samples: int = 25, noise: float = 0.15, seed: int = 0) -> None:
-        super().__init__(model)
+    def __init__(
+        self, model: Layer, samples: int = 25, noise: float = 0.15, seed: int = 0, batch_size: int = 16,
+        workers: int | None = None,
+    ) -> None:
+        super().__init__(model, batch_size, workers)
         if samples < 1 or not noise >= 0:
             raise ArgumentError(f"smoothgrad: expected samples of at least 1 and noise of at least 0, got {samples}, {noise}")
         self.samples, self.noise, self.seed_ = samples, noise, seed
 
     def attribute(self, x: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None) -> Array:
         xp, rng = array_module(x), np.random.default_rng(self.seed_)
-        mask = select(record(self.model, x, layer), target, unit)
+        mask = self.unit(x, target, layer, unit)
         axes = tuple(range(1, x.ndim))
         sigma = self.noise * (x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))
-        total = xp.zeros_like(x)
-        for _ in range(self.samples):
-            noise = xp.asarray(rng.standard_normal(x.shape).astype(str(x.dtype)))
-            total += self.back(record(self.model, x + sigma * noise, layer), mask)
-        return total / self.samples
+
+        def copies() -> Iterator[tuple[float, int, Array]]:
+            for _ in range(self.samples):
+                noisy = x + sigma * xp.asarray(rng.standard_normal(x.shape).astype(str(x.dtype)))
+                yield from ((1.0, i, copy) for i, copy in enumerate(noisy))
+
+        return self.summed(x, mask, layer, copies()) / self.samples

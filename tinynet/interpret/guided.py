@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from ..backend import Array, array_module
-from ..nn import Layer, ReLU
+from ..nn import Layer
+from ..nn.activation import _Rectifier
 from ..nn.layer import Saved
 from .attribution import Attribution
 
@@ -17,6 +18,6 @@ class guided_backprop(Attribution):
     name = "guided backprop"
 
     def step(self, path: str, layer: Layer, saved: Saved, signal: Array) -> Array:
-        if isinstance(layer, ReLU):
+        if isinstance(layer, _Rectifier):
             signal = array_module(signal).maximum(signal, 0)
         return layer.input_gradient(saved, signal)

@@ -17,7 +17,7 @@ import numpy as np
 from ..backend import Array, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
-from ..figures import new_figure, save_figure, shorten
+from ..figures import new_figure, notes_below, save_figure, shorten
 from ..nn import Layer
 from .observe import beside_model, features, observe, probabilities, stages
 from .panels import COLOURS
@@ -147,34 +147,37 @@ def plot_invariance(
     for r, curve in enumerate(result.curves):
         shown = curve.amounts[np.unique(np.linspace(0, len(curve.amounts) - 1, 5).round().astype(int))]
         grid[r, 0].imshow(_strip(photos, curve.kind, shown, result.fill))
-        grid[r, 0].set_yticks([])
+        grid[r, 0].set_yticks([(i + 0.5) * _THUMB for i in range(len(names))], [
+            f"{shorten(name, 10)} {_STYLES[i % len(_STYLES)][1]}" for i, name in enumerate(names)], size=8)
+        for i, text in enumerate(grid[r, 0].get_yticklabels()):
+            text.set(color=COLOURS[i % len(COLOURS)], weight="bold", parse_math=False)
+        grid[r, 0].tick_params(axis="y", length=0)
         grid[r, 0].set_xticks([(i + 0.5) * _THUMB for i in range(len(shown))], [f"{v:.3g}" for v in shown], size=8)
         grid[r, 0].set_xlabel(f"{curve.kind} ({KINDS[curve.kind]})", size=9)
         for c, (name, label) in enumerate(panels, 1):
             axes, values = grid[r, c], getattr(curve, name)
             for i, row in enumerate(values):
                 axes.plot(curve.amounts, 100 * row if name == "probability" else row, color=COLOURS[i % len(COLOURS)],
-                          linestyle=("-", "--", "-.", ":")[i % 4], linewidth=1.4, label=f"{i + 1}: {shorten(names[i], 14)}")
+                          linestyle=_STYLES[i % len(_STYLES)][0], linewidth=1.4)
             axes.set_ylim((-3, 103) if name == "probability" else (0, None))
             axes.grid(alpha=0.3)
             axes.tick_params(labelsize=8)
             axes.set_xlabel(f"{curve.kind} ({KINDS[curve.kind]})", size=9)
             if r == 0:
                 axes.set_title(label, size=9.5, parse_math=False)
-    legend = grid[0, 3].legend(fontsize=7.5, framealpha=0.8, loc="best")
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    grid[0, 0].set_title("photos 1 to " + str(len(names)) + ", from above", size=9.5)
+    grid[0, 0].set_title("the photos, and their lines", size=9.5)
     figure.suptitle("Invariance: how the network's answer changes as a photo is moved, enlarged, turned", size=11, weight="bold")
     notes = (
         "Distances are Euclidean, between the features of the transformed and of the untransformed photo. "
         f"What comes in from outside the photo has the colour {result.fill} (R, G, B)."
     )
-    figure.supxlabel(notes + (f"\n{command}" if command else ""), size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    notes_below(figure, notes, command)
     return save_figure(figure, path)
 
 
 _THUMB = 64
+_STYLES = (("-", "───"), ("--", "─ ─"), ("-.", "─ ·"), (":", "· · ·"))
+"""Of the lines, and as letters."""
 
 
 def _strip(photos: Sequence[Picture] | np.ndarray, kind: str, amounts: np.ndarray, fill: Sequence[int]) -> Picture:

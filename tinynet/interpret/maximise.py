@@ -16,17 +16,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import functional as F
 from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError
-from ..nn import Layer, ReLU
+from ..nn import Layer
+from ..nn.activation import _Rectifier
 from ..nn.layer import Saved
+from ..nn.receptive_field import receptive_field
 from .attribution import Attribution
 from .filters import _conv
 from .observe import beside_model, unit_each
-from .panels import wrapped
+from .patches import Window, cut, window
 from .pictures import PERCENTILE, Tile, centred, photo, sheet
+from .scores import blur as smoothed
 from .units import record
 
 
@@ -47,13 +49,15 @@ def first_layer_optimum(model: Layer, layer: str | None = None) -> FirstLayer:
 @dataclass(frozen=True)
 class Maximisation:
     """What an ascent found. pictures: (U, C, H, W) in the units of the input. history: (steps + 1, U), the objective on the way,
-    the last entry that of the pictures. layer None: the units are classes.
+    the last entry that of the pictures. layer None: the units are classes. where: the part of the pictures that was climbed, what
+    the units see and the jitter beside it; the rest is left of the noise.
     """
 
     layer: str | None
     channels: tuple[int, ...]
     pictures: np.ndarray
     history: np.ndarray
+    where: Window
 
     @property
     def activations(self) -> np.ndarray:
@@ -94,33 +98,32 @@ def maximise(
     walk, history = _Climb(model, layer), np.empty((steps + 1, len(channels)))
 
     with Shards(workers) as shards:
-        def climb(units: np.ndarray, x: Array) -> tuple[np.ndarray, Array]:
-            """The objective of these units and its gradient."""
+        def climb(x: Array, units: np.ndarray) -> tuple[np.ndarray, Array, Sequence[int]]:
+            """The objective of these units, its gradient, and the size of their maps."""
             taken = record(model, x, layer)
             y = taken.output
-            mask = _objective(y, [channels[i] for i in units], whole)
-            return to_host((y * mask).reshape(len(x), -1).sum(axis=1)), walk.back(taken, mask)
+            mask = _objective(y, units.tolist(), whole)
+            return to_host((y * mask).reshape(len(x), -1).sum(axis=1)), walk.back(taken, mask), y.shape[2:]
 
-        def parts(x: Array) -> list[tuple[np.ndarray, Array]]:
-            numbers = np.arange(len(channels))
-            if xp is not np:
-                return [climb(numbers, x)]
-            return shards.apply(lambda units: climb(units, x[units]), numbers)
+        def parts(x: Array) -> list[tuple[np.ndarray, Array, Sequence[int]]]:
+            return shards.apply(climb, x, np.array(channels))
 
         for step in range(steps):
             dy, dx = rng.integers(-jitter, jitter + 1, 2).tolist()
             found = parts(xp.roll(x, (dy, dx), axis=(2, 3)))
-            history[step] = np.concatenate([value for value, _ in found])
-            gradient = xp.roll(xp.concatenate([g for _, g in found]), (-dy, -dx), axis=(2, 3))
+            history[step] = np.concatenate([value for value, _, _ in found])
+            gradient = xp.roll(xp.concatenate([g for _, g, _ in found]), (-dy, -dx), axis=(2, 3))
             rms = xp.sqrt((gradient * gradient).mean(axis=(1, 2, 3), keepdims=True))
             x = (1 - decay) * (x + rate * gradient / xp.maximum(rms, 1e-12))
             if blur and (step + 1) % blur_every == 0:
-                x = _blurred(x, blur)
+                x = smoothed(x, blur)
             if limits is not None:
                 x = xp.minimum(xp.maximum(x, limits[0]), limits[1])
             x = x.astype(dtype, copy=False)
-        history[-1] = np.concatenate([value for value, _ in parts(x)])
-    return Maximisation(layer, channels, to_host(x), history)
+        history[-1] = np.concatenate([value for value, _, _ in parts(x)])
+    field = None if layer is None or whole else receptive_field(model, layer)
+    where = window(field, [side // 2 for side in found[0][2]], size[1:])
+    return Maximisation(layer, channels, to_host(x), history, _wider(where, jitter, size[1:]))
 
 
 def plot_maximisation(
@@ -136,21 +139,20 @@ def plot_maximisation(
         names.append("classes" if result.layer is None else result.layer)
         shown = [
             centred(x) if mean is None or std is None else photo(x / max(1.0, float(np.abs(x).std()) or 1.0), mean, std)
-            for x in result.pictures
+            for x in cut(result.pictures, result.where)
         ]
         said = [classes[c] if result.layer is None and len(classes) else f"map {c}" for c in result.channels]
         rows.append([
             Tile(picture, f"{name}: {value:.3g}") for picture, name, value in zip(shown, said, result.activations, strict=True)
         ])
-    columns = max(len(row) for row in rows)
+    grey = f"Mid grey is 0, the ends of the scale are the {PERCENTILE:g}th percentile of each picture's magnitude. "
     notes = (
-        "Each picture was climbed from noise towards one unit; below it, what the unit answers to it. "
-        + (f"Mid grey is 0, the ends of the scale are the {PERCENTILE} % point of each picture's magnitude. " if mean is None else
-           "Colours as of photos. ")
+        "Each picture was climbed from noise towards one unit; below it, what the unit answers to it. Shown is the part that "
+        "the unit sees. " + (grey if mean is None else "Colours as of photos. ")
         + "What a unit can answer to, shaped by the regularisers; not what it answers to in photos."
     )
     return sheet(rows, path, title="Activation maximisation", row_names=names, tile=1.4,
-                 notes=wrapped(notes, columns * 1.52 + 1.1) + (f"\n{command}" if command else ""))
+                 notes=notes, command=command)
 
 
 class _Climb(Attribution):
@@ -161,9 +163,16 @@ class _Climb(Attribution):
         self.layer = layer
 
     def step(self, path: str, layer: Layer, saved: Saved, signal: Array) -> Array:
-        if path == self.layer and isinstance(layer, ReLU):
+        if path == self.layer and isinstance(layer, _Rectifier):
             return signal
         return layer.input_gradient(saved, signal)
+
+
+def _wider(where: Window, by: int, size: Sequence[int]) -> Window:
+    """The window with a margin, as far as the picture goes."""
+    top, left = max(0, where.top - by), max(0, where.left - by)
+    bottom, right = min(size[0], where.top + where.height + by), min(size[1], where.left + where.width + by)
+    return Window(top, left, bottom - top, right - left)
 
 
 def _objective(y: Array, channels: Sequence[int], whole: bool) -> Array:
@@ -173,18 +182,6 @@ def _objective(y: Array, channels: Sequence[int], whole: bool) -> Array:
         return unit_each(y, channels, centre)
     mask = unit_each(y, channels, [(0,) * (y.ndim - 2)] * len(y)).max(axis=tuple(range(2, y.ndim)), keepdims=True)
     return array_module(y).zeros_like(y) + mask / float(np.prod(y.shape[2:]))
-
-
-def _blurred(x: Array, sigma: float) -> Array:
-    """A Gaussian over both axes, the border repeated."""
-    reach = max(1, int(np.ceil(3 * sigma)))
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    weights /= weights.sum()
-    height, width = x.shape[2:]
-    x = F.pad(x, (0, 0, reach, reach), "replicate")
-    x = sum(float(w) * x[:, :, i : i + height] for i, w in enumerate(weights))
-    x = F.pad(x, (reach, reach, 0, 0), "replicate")
-    return sum(float(w) * x[:, :, :, i : i + width] for i, w in enumerate(weights))
 
 
 __all__ = ["FirstLayer", "Maximisation", "first_layer_optimum", "maximise", "plot_maximisation"]

@@ -6,6 +6,7 @@ of its own, which holds the very array of its original. The two agree to the las
 
 from __future__ import annotations
 
+import textwrap
 from functools import singledispatch
 from typing import Any, NamedTuple
 
@@ -14,11 +15,12 @@ from .. import nn
 from ..backend import Array
 from ..functional._check import integers
 from ..nn import Layer
+from ..nn.activation import _Rectifier
 from ..nn.containers import Container
 from ..nn.conv import _Conv, _ConvTranspose
 from ..nn.norm import _BatchNorm
 from ..nn.pool import _MaxPool
-from .deconvnet import deconv, deconvnet
+from .deconvnet import MEANING, deconv, deconvnet
 
 
 class Pair(NamedTuple):
@@ -67,7 +69,8 @@ class Mirror(deconvnet):
     def __str__(self) -> str:
         width = max((len(pair.path) for pair in self.pairs), default=0)
         kind = max((len(type(pair.layer).__name__) for pair in self.pairs), default=0)
-        return "\n".join(f"{p.path:<{width}}  {type(p.layer).__name__:<{kind}} ↔ {p.words}" for p in self.pairs)
+        lines = (f"{p.path:<{width}}  {type(p.layer).__name__:<{kind}} ↔ {p.words}" for p in self.pairs)
+        return "\n".join([*lines, "", *textwrap.wrap(MEANING, 100)])
 
     __repr__ = __str__
 
@@ -112,8 +115,8 @@ def _(layer: nn.Linear) -> tuple[Layer | None, str]:
 
 
 @_image.register
-def _(layer: nn.ReLU) -> tuple[Layer | None, str]:
-    return layer, "ReLU"
+def _(layer: _Rectifier) -> tuple[Layer | None, str]:
+    return layer if isinstance(layer, nn.ReLU) else nn.ReLU(), "ReLU"
 
 
 @_image.register
@@ -136,6 +139,3 @@ def _overlaps(layer: _MaxPool) -> bool:
         integers("mirror", name, getattr(layer, name), layer.axes) for name in ("kernel_size", "stride", "dilation")
     )
     return any(d * (k - 1) + 1 > s for k, s, d in zip(kernel, stride, dilation, strict=True))
-
-
-

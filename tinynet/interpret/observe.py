@@ -11,9 +11,11 @@ from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..functional import softmax
-from ..nn import Dropout, Identity, Layer, Linear, ReLU
+from ..nn import Dropout, Identity, Layer, Linear
+from ..nn.activation import _Rectifier
 from ..nn.containers import Container
 from ..nn.conv import _Conv
+from ..nn.norm import _BatchNorm
 
 
 class Observed(NamedTuple):
@@ -64,18 +66,22 @@ def probabilities(logits: Array) -> np.ndarray:
 
 
 def stages(model: Layer) -> list[str]:
-    """Where each convolution's rectified maps are: the ReLU behind it and before the next one, or else itself.
+    """Where each convolution's rectified maps are: the ReLU behind it and before the next one. Where there is none, as before the
+    sum of a residual block, they are those of its BatchNorm, or else its own.
 
     The paper's "layer 1", "layer 2", … are these.
     """
     found: list[str] = []
+    rectified = False
     for path, layer in _leaves(model):
         if isinstance(layer, _Conv):
             found.append(path)
+            rectified = False
         elif isinstance(layer, Linear):
             break
-        elif isinstance(layer, ReLU) and found:
+        elif found and (isinstance(layer, _Rectifier) or (isinstance(layer, _BatchNorm) and not rectified)):
             found[-1] = path
+            rectified = isinstance(layer, _Rectifier)
     return found
 
 

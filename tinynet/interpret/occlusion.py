@@ -18,9 +18,10 @@ from ..errors import ArgumentError, ShapeError
 from ..functional._check import integers
 from ..nn import Layer
 from . import panels
-from .deconvnet import deconvnet
+from .deconvnet import MEANING, deconvnet
 from .observe import last_stage, observe, one_input, probabilities
 from .pictures import Picture, centred, photo
+from .scores import ssim
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,13 @@ def occlusion(
 
 def plot_occlusion(
     result: Occlusion, x: Array | Picture, path: str | os.PathLike[str], classes: Sequence[str] = (), *,
-    mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0), title: str = "", command: str = "",
+    mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0), control: Array | None = None,
+    title: str = "", command: str = "",
 ) -> Path:
     """The panels of the paper's figure 7: photo, activation, projection, probability, class. Writes a picture file.
 
     x: the input (3, H, W) with the mean and std that it was normalised by, or the photo itself, uint8 (H, W, 3).
+    control: (3, H, W), the projection through redrawn weights, to stand beside the projection (`control_projection`).
     """
     picture = x if getattr(x, "dtype", None) == np.uint8 else photo(one_input("plot_occlusion", x)[0], mean, std)
     if picture.shape[:2] != result.size:
@@ -173,14 +176,18 @@ def plot_occlusion(
     lowest, whole = 100 * float(result.probability.min()), 100 * result.whole_probability
     ph, pw = result.patch
 
-    board = panels.Board(5, result.size, title=title or "Occlusion: what the network loses when a part of the photo is covered")
+    title = title or "Occlusion: what the network loses when a part of the photo is covered"
+    board = panels.Board(5 + (control is not None), result.size, title)
     caption = f"here the square costs most:\n{name} {whole:.1f} % → {lowest:.1f} %"
     board.picture("(a) photo", picture, caption, box=(top, left, ph, pw))
     board.map(
         f"(b) map {result.channel} of {result.layer}", result.at_pixels(result.activation),
-        f"summed activation; {result.whole_activation:.3g} uncovered", low=min(0.0, float(result.activation.min())),
+        f"summed activation; {result.whole_activation:.3g} uncovered", least=0.2 * abs(result.whole_activation),
     )
     board.picture("(c) projection of that map", centred(result.projection), "deconvnet, strongest activation;\nmid grey is 0")
+    if control is not None:
+        likeness = ssim(result.projection, control)
+        board.picture("its control", centred(control), f"the same, all weights redrawn;\nstructural similarity {likeness:.2f}")
     board.map(
         f"(d) probability of {name}", result.at_pixels(100 * result.probability), f"%; {whole:.1f} % uncovered",
         least=5.0, bounds=(0.0, 100.0),
@@ -190,9 +197,9 @@ def plot_occlusion(
     notes = (
         f"Each point of (b), (d), (e) is the centre of a grey square of {ph}×{pw} pixels (stride {result.stride[0]}×"
         f"{result.stride[1]}, {rows}×{columns} positions); at the border, of the nearest one. "
-        f"The photo has {result.size[0]}×{result.size[1]} pixels."
+        f"The photo has {result.size[0]}×{result.size[1]} pixels.\n(c): {MEANING}"
     )
-    return board.save(path, notes + (f"\n{command}" if command else ""))
+    return board.save(path, notes, command)
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:

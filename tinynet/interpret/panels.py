@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..figures import BLUE, GREEN, ORANGE, PURPLE, RED, SKY, new_figure, save_figure, shorten
+from ..figures import BLUE, GREEN, ORANGE, PURPLE, RED, SKY, new_figure, notes_below, save_figure, shorten
 from .pictures import Picture
 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, "#F0E442", "#000000")
@@ -22,7 +21,7 @@ class Board:
 
     def __init__(self, count: int, size: tuple[int, int], title: str = "", side: float = 2.5) -> None:
         width = side * min(1.6, max(0.6, size[1] / size[0]))
-        self._figure = new_figure(count * (width + 0.45), side + 1.85)
+        self._figure = new_figure(count * (width + 0.45), side + 2.0)
         self._axes = list(self._figure.subplots(1, count, squeeze=False)[0])
         if title:
             self._figure.suptitle(title, size=11, weight="bold", parse_math=False)
@@ -48,7 +47,7 @@ class Board:
         low, high = float(values.min()) if low is None else low, float(values.max())
         if high - low < least:                                  # rather flat than noise painted as structure
             low, high = max(bounds[0], high - least), min(bounds[1], max(high, bounds[0] + least))
-        axes = self._next(title, "")
+        axes = self._next(title, room=6)                           # for the scale, which the layout does not see
         image = axes.imshow(values, cmap="cividis", vmin=low, vmax=high if high > low else low + 1, interpolation="nearest")
         bar = self._figure.colorbar(image, cax=axes.inset_axes((0.04, -0.1, 0.92, 0.045)), orientation="horizontal")
         bar.ax.tick_params(labelsize=7)
@@ -66,7 +65,8 @@ class Board:
         picture = np.full((*values.shape, 3), 0.6)
         for number, colour in palette.items():
             picture[values == number] = to_rgb(colour)
-        axes = self._next(title, "")
+        rows = -(-(len(chosen) + (len(numbers) > len(chosen))) // 2)
+        axes = self._next(title, room=2 * rows + 1)             # for the legend
         axes.imshow(picture, interpolation="nearest")
         share = {int(n): 100 * c / values.size for n, c in zip(numbers, counts, strict=True)}
         handles: list[Any] = [Patch(color=colour, label=f"{shorten(names[n])} {share[n]:.0f} %") for n, colour in palette.items()]
@@ -76,12 +76,12 @@ class Board:
         for text in legend.get_texts():
             text.set_parse_math(False)
 
-    def save(self, path: str | os.PathLike[str], notes: str = "") -> Path:
-        if notes:
-            self._figure.supxlabel("\n" + notes, size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    def save(self, path: str | os.PathLike[str], notes: str = "", command: str = "") -> Path:
+        notes_below(self._figure, notes, command)
         return save_figure(self._figure, path)
 
-    def _next(self, title: str, caption: str) -> Any:
+    def _next(self, title: str, caption: str = "", room: int = 0) -> Any:
+        """room: lines to leave empty below instead of a caption; of something, since the layout leaves out what has no width."""
         axes = self._axes.pop(0)
         axes.set_title(title, size=9, parse_math=False)
         axes.set_xticks([])
@@ -90,16 +90,13 @@ class Board:
             side.set_visible(False)
         if caption:
             axes.set_xlabel(caption, size=7.5, labelpad=3, parse_math=False)
+        if room:
+            axes.set_xlabel("\n" * (room - 1) + ".", size=7.5, labelpad=3, alpha=0)
         return axes
-
-
-def wrapped(text: str, inches: float) -> str:
-    """Notes broken into lines that fit a picture of that width, which is at least 5 inches."""
-    return "\n".join(textwrap.fill(line, int(17 * max(inches, 5.0))) for line in text.split("\n"))
 
 
 def _smooth(picture: Picture) -> str:
     return "nearest" if max(picture.shape[:2]) < 100 else "antialiased"
 
 
-__all__ = ["COLOURS", "Board", "wrapped"]
+__all__ = ["COLOURS", "Board"]

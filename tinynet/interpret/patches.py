@@ -19,6 +19,8 @@ from ..nn import Layer
 from ..nn.receptive_field import ReceptiveField, receptive_field
 from .attribution import Attribution
 from .deconvnet import deconvnet
+from .deletion import Areas, unit_areas
+from .scores import importance
 from .top import LayerTop, TopActivations, Transform, read_input
 from .units import record
 
@@ -65,11 +67,19 @@ def cut(x: Array, where: Window) -> Array:
     return out
 
 
+def seen(where: Window, size: Sequence[int]) -> np.ndarray:
+    """The window as a mask (H, W) of the input."""
+    mask = np.zeros(tuple(size), bool)
+    mask[max(where.top, 0) : max(where.top + where.height, 0), max(where.left, 0) : max(where.left + where.width, 0)] = True
+    return mask
+
+
 class UnitPatches(NamedTuple):
     """One unit's k strongest photos, the strongest first, all cut to its receptive field.
 
     patches: (k, 3, h, w) of the input as the model takes it. projections: (k, 3, h, w), each of that one activation.
     controls: the same through a model with other weights, or None. images, positions, values: as in LayerTop.
+    areas: deletion and insertion in the order of the first projection, or None.
     """
 
     channel: int
@@ -79,18 +89,20 @@ class UnitPatches(NamedTuple):
     patches: np.ndarray
     projections: np.ndarray
     controls: np.ndarray | None
+    areas: Areas | None
 
 
 def unit_patches(
     model: Layer, dataset: Dataset, top: TopActivations, layer: str, channels: Sequence[int] | None = None, *,
     transform: Transform | None = None, method: Attribution | None = None, control: Layer | None = None, side: int | None = None,
-    workers: int | None = None, progress: bool = False,
+    steps: int = 0, workers: int | None = None, progress: bool = False,
 ) -> list[UnitPatches]:
     """The patches and projections of a layer's top activations, unit by unit.
 
     dataset, transform: those of the search. channels: the units; None: all. method: the way back (None: deconvnet(model)).
     control: a model of the same structure with other weights; its walk begins with the same value at the same place.
-    side: reduce what is larger to that many pixels along its longer edge. workers: threads, which share the photos.
+    side: reduce what is larger to that many pixels along its longer edge. steps: of deletion and insertion; 0: leave them out.
+    workers: threads, which share the photos.
     Every photo goes through the model once. Raises ArgumentError for an unknown layer or channel.
     """
     found = top[layer]
@@ -106,6 +118,7 @@ def unit_patches(
         for rank, image in enumerate(found.images[channel].tolist()):
             tasks.setdefault(image, []).append((channel, rank))
     made: dict[tuple[int, int], list[np.ndarray]] = {}          # (channel, rank) → patch, projection, control
+    areas: dict[int, Areas] = {}
 
     def work(images: np.ndarray) -> None:
         for image in images.tolist():
@@ -117,16 +130,21 @@ def unit_patches(
                 place = found.positions[channel, rank].tolist()
                 where = window(field, place, x.shape[2:])
                 tiles = [cut(x[0], where)]
+                whole = []
                 for way, taken in zip(ways, records, strict=True):
                     y = taken.output
                     value = float(records[0].output[(0, channel, *place)])
                     signal = array_module(y).zeros_like(y)
                     signal[(0, channel, *place)] = value
-                    tiles.append(cut(way.back(taken, signal)[0] if value else x[0] * 0, where))
+                    whole.append(way.back(taken, signal) if value else x * 0)
+                    tiles.append(cut(whole[-1][0], where))
+                if steps and rank == 0:
+                    map, unit = importance(whole[0], signed=False), (channel, *place)
+                    areas[channel] = unit_areas(model, x, map, layer, unit, seen(where, x.shape[2:]), steps, workers=1)
                 made[channel, rank] = [reduced(to_host(tile), side) for tile in tiles]
 
     _share(work, sorted(tasks, key=lambda image: -len(tasks[image])), workers, progress, layer)
-    return [_gather(channel, found, made) for channel in channels]
+    return [_gather(channel, found, made, areas.get(channel)) for channel in channels]
 
 
 def reduced(x: np.ndarray, side: int | None) -> np.ndarray:
@@ -154,13 +172,15 @@ def _share(work: Callable[[np.ndarray], None], images: list[int], workers: int |
             bar.update(len(chunk))
 
 
-def _gather(channel: int, found: LayerTop, made: dict[tuple[int, int], list[np.ndarray]]) -> UnitPatches:
+def _gather(
+    channel: int, found: LayerTop, made: dict[tuple[int, int], list[np.ndarray]], areas: Areas | None
+) -> UnitPatches:
     columns = list(zip(*(made[channel, rank] for rank in range(found.images.shape[1])), strict=True))
     parts = [np.stack(column) for column in columns]
     return UnitPatches(
         int(channel), found.images[channel], found.positions[channel], found.values[channel], parts[0], parts[1],
-        parts[2] if len(parts) > 2 else None,
+        parts[2] if len(parts) > 2 else None, areas,
     )
 
 
-__all__ = ["UnitPatches", "Window", "cut", "reduced", "unit_patches", "window"]
+__all__ = ["UnitPatches", "Window", "cut", "reduced", "seen", "unit_patches", "window"]

@@ -2,7 +2,7 @@
 
 A projection has signs, and zero means "nothing": it is shown zero-centred, mid grey for 0, scaled by a stated percentile of its
 magnitude. (Stretching from smallest to largest would move zero and paint structure where there is none.) Maps of one sign are
-shown in cividis, maps with a sign in a blue-white-orange scale; both can be read by colour-blind readers.
+shown in cividis, maps with a sign in a purple-white-orange scale; both can be read by colour-blind readers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from ..backend import Array, to_host
 from ..errors import ShapeError
-from ..figures import new_figure, save_figure, shorten
+from ..figures import new_figure, notes_below, save_figure, shorten, wrapped
 
 Picture = npt.NDArray[np.uint8]                                # (H, W, 3)
-PERCENTILE = 99.5
+PERCENTILE = 99.0
 """Magnitudes up to this percentile are within the scale; what is beyond is shown as the darkest or brightest."""
 
 
@@ -33,8 +33,9 @@ def centred(projection: Array, percentile: float = PERCENTILE, scale: float | No
 
 
 def magnitude(values: Array, percentile: float = PERCENTILE) -> float:
-    """The percentile of |v|: what a zero-centred scale ends at."""
-    return float(np.percentile(np.abs(to_host(values)), percentile))
+    """What a zero-centred scale ends at: the percentile of |v|, or the largest where nearly all are 0."""
+    sizes = np.abs(to_host(values))
+    return float(np.percentile(sizes, percentile)) or float(sizes.max())
 
 
 def photo(x: Array, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> Picture:
@@ -54,7 +55,7 @@ def heat(values: Array, low: float | None = None, high: float | None = None) -> 
 
 
 def signed(values: Array, percentile: float = PERCENTILE) -> Picture:
-    """A map (H, W) with a sign: blue is negative, white 0, orange positive, scaled by the percentile of its magnitude."""
+    """A map (H, W) with a sign: purple is negative, white 0, orange positive, scaled by the percentile of its magnitude."""
     from matplotlib import colormaps
 
     values = _host(values, 2)
@@ -90,27 +91,27 @@ def block(pictures: Sequence[Picture], columns: int = 3, gap: int = 2) -> Pictur
 
 
 class Tile(NamedTuple):
-    """A picture of a sheet, and the line below it."""
+    """A picture of a sheet, and the line or lines below it."""
 
     picture: Picture
     caption: str = ""
 
 
 def sheet(
-    rows: Sequence[Sequence[Tile | None]], path: str | os.PathLike[str], *, title: str = "", notes: str = "",
+    rows: Sequence[Sequence[Tile | None]], path: str | os.PathLike[str], *, title: str = "", notes: str = "", command: str = "",
     row_names: Sequence[str] = (), column_names: Sequence[str] = (), tile: float = 1.5, aspect: float = 1.0,
 ) -> Path:
     """A grid of pictures with captions as one picture file. None leaves a place empty.
 
-    title: above. notes: below: units, what the picture is and is not, the command. tile: the width of a picture in inches.
-    aspect: the height of a picture for a width of 1.
+    title: above. notes: below, a paragraph a line: units, what the picture is and is not; then the command that made it. tile:
+    the width of a picture in inches. aspect: the height of a picture for a width of 1.
     """
     columns = max((len(row) for row in rows), default=1)
-    lines = notes.count("\n") + 1 if notes else 0
     left = 1.1 if row_names else 0.0
     width = max(columns * (tile + 0.12) + left, 5.0)
-    captioned = any(cell is not None and cell.caption for row in rows for cell in row)
-    height = len(rows) * (tile * aspect + 0.1 + 0.2 * captioned) + 0.1
+    lines = wrapped(notes, command, width).count("\n") + 1 if notes or command else 0
+    below = max((cell.caption.count("\n") + 1 for row in rows for cell in row if cell is not None and cell.caption), default=0)
+    height = len(rows) * (tile * aspect + 0.1 + 0.2 * bool(below) + 0.13 * max(0, below - 1)) + 0.1
     height += 0.35 * bool(title) + 0.3 * bool(column_names) + 0.19 * lines
     figure = new_figure(width, height)
     grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -132,8 +133,7 @@ def sheet(
                 axes.set_title(column_names[c], size=9, parse_math=False)
     if title:
         figure.suptitle(title, size=11, weight="bold", parse_math=False)
-    if notes:
-        figure.supxlabel(notes, size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    notes_below(figure, notes, command)
     return save_figure(figure, path)
 
 

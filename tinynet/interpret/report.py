@@ -19,7 +19,7 @@ from ..errors import FileError
 from ..files import make_folder, write_text
 from ..models import TrainedModel
 from ..nn import Summary, summary
-from .atlas import SCALE, WORDS, LayerAtlas, digits, layer_atlas, layer_sheet, tile_side
+from .atlas import AREAS, SCALE, WORDS, LayerAtlas, areas_words, digits, layer_atlas, layer_sheet, tile_side, two
 from .control import randomised, untrained
 from .pictures import Picture
 from .top import default_layers, top_activations
@@ -96,6 +96,7 @@ def write_report(
 
     values = {
         "title": title, "photos": photos, "classes": list(classes), "atlases": list(atlases), "words": WORDS, "scale": SCALE,
+        "areas": AREAS,
         "warning": warning, "command": command, "units_cut": units_cut, "table": _table(table), "total": table,
         "versions": f"tinynet {__version__}, Python {platform.python_version()}, NumPy {np.__version__}",
     }
@@ -109,7 +110,7 @@ def render(template: str, **values: Any) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
-        picture=data_uri, number=digits, likeness=lambda value: f"{round(value, 2) + 0:.2f}"
+        picture=data_uri, number=digits, likeness=two, areas=areas_words
     )
     text = resources.files(__package__).joinpath("templates", template).read_text(encoding="utf-8")
     return environment.from_string(text).render(**values)

@@ -1,22 +1,20 @@
-"""Figures for a picture: does it depend on what was learned, does it show what the class depends on, does it lie on the object?
+"""Figures for a picture: does it depend on what was learned, does it lie on the object?
 
 * rank_correlation, ssim: likeness to the control (Adebayo et al. 2018); near 1, the picture does not show what was learned.
-* deletion, insertion: what the class's probability does when the marked pixels go or come first (Petsiuk, Das & Saenko 2018).
 * pointing, energy_inside: whether the map lies in a mask (Zhang et al. 2016), beside `chance` and a guess at the centre.
+
+Whether it shows what the answer depends on, is asked in deletion.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backend import Array, array_module, to_host
 from ..errors import ArgumentError, ShapeError
-from ..nn import Layer
-from .observe import probabilities
 from .pictures import magnitude
 
 # Likeness of two pictures.
@@ -89,39 +87,6 @@ def blur(x: Array, sigma: float, radius: int | None = None, pad: bool = True) ->
     return x
 
 
-# What the class's probability depends on.
-
-
-class Curve(NamedTuple):
-    """How the probability moves while pixels go or come."""
-
-    shares: np.ndarray
-    """(S + 1,): the share of the pixels that was changed, 0 … 1."""
-    probabilities: np.ndarray
-    """(N, S + 1): the class's probability for each image."""
-    area: np.ndarray
-    """(N,): the mean height of the curve, by the trapezium rule, 0 … 1."""
-
-
-def deletion(
-    model: Layer, x: Array, maps: Array, target: Any = None, *, steps: int = 32, baseline: str = "mean", batch_size: int = 32
-) -> Curve:
-    """Take pixels away, those of the largest `maps` first: the smaller the area, the sooner the class goes.
-
-    x: (N, C, H, W). maps: (N, H, W), larger is more important; ties go in random order, the same in each call. target: a class,
-    or one an image (default: the class the model says). baseline: what stands in for a pixel: "mean" (0, the mean colour of a
-    normalised photo) or "blur" (the photo under a Gaussian whose σ is a tenth of its shorter side).
-    """
-    return _curve(model, x, _baseline(x, baseline), maps, target, steps, batch_size, start_with_x=True)
-
-
-def insertion(
-    model: Layer, x: Array, maps: Array, target: Any = None, *, steps: int = 32, baseline: str = "blur", batch_size: int = 32
-) -> Curve:
-    """Put pixels into the baseline, those of the largest `maps` first: the larger the area, the sooner the class comes."""
-    return _curve(model, x, _baseline(x, baseline), maps, target, steps, batch_size, start_with_x=False)
-
-
 # Where a map lies.
 
 
@@ -176,49 +141,6 @@ def importance(attribution: Array, signed: bool) -> Array:
     return (attribution if signed else abs(attribution)).sum(axis=1)
 
 
-def _curve(
-    model: Layer, x: Array, baseline: Array, maps: Array, target: Any, steps: int, batch_size: int, start_with_x: bool
-) -> Curve:
-    xp, (n, _, h, w) = array_module(x), x.shape
-    if tuple(maps.shape) != (n, h, w):
-        raise ShapeError(f"expected maps {(n, h, w)}, one value a pixel of x, got {tuple(maps.shape)}")
-    if steps < 1 or batch_size < 1:
-        raise ArgumentError(f"expected steps and batch_size of at least 1, got {steps}, {batch_size}")
-    steps = min(steps, h * w)
-    target = probabilities(model(x)).argmax(axis=1) if target is None else np.broadcast_to(to_host(xp.asarray(target)), (n,))
-    counts = np.linspace(0, h * w, steps + 1).round().astype(int)
-    place = xp.asarray(_places(to_host(maps)))                  # (N, 1, H, W): 0 for the most important pixel
-    found = np.empty((n, steps + 1))
-    first, then = (x, baseline) if start_with_x else (baseline, x)
-    todo = [(i, s) for i in range(n) for s in range(steps + 1)]
-    for begin in range(0, len(todo), batch_size):
-        part = todo[begin : begin + batch_size]
-        images = xp.stack([xp.where(place[i] < int(counts[s]), then[i], first[i]) for i, s in part])
-        values = probabilities(model(images))
-        for row, (i, s) in enumerate(part):
-            found[i, s] = values[row, target[i]]
-    shares = counts / (h * w)
-    return Curve(shares, found, np.trapezoid(found, shares, axis=1))
-
-
-def _places(maps: np.ndarray) -> np.ndarray:
-    """(N, H, W) → (N, 1, H, W): the place of each pixel in the order of falling importance."""
-    flat = maps.reshape(len(maps), -1)
-    ties = np.random.default_rng(0).random(flat.shape[1])
-    order = np.stack([np.lexsort((ties, -row)) for row in flat.astype(np.float64)])
-    place = np.empty_like(order)
-    np.put_along_axis(place, order, np.arange(flat.shape[1])[None], axis=1)
-    return place.reshape(len(maps), 1, *maps.shape[1:])
-
-
-def _baseline(x: Array, kind: str) -> Array:
-    if kind == "mean":
-        return array_module(x).zeros_like(x)
-    if kind == "blur":
-        return blur(x, min(x.shape[2:]) / 10)
-    raise ArgumentError(f'expected baseline "mean" or "blur", got {kind!r}')
-
-
 def _ranks(values: np.ndarray) -> np.ndarray:
     """1 for the smallest …, with the mean rank for equal values."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -234,8 +156,7 @@ def _pair(a: Array, b: Array) -> tuple[np.ndarray, np.ndarray]:
 
 def _shown(picture: np.ndarray) -> np.ndarray:
     """The grey levels 0 … 1 of a zero-centred picture."""
-    scale = magnitude(picture) or float(np.abs(picture).max())  # the percentile of a picture that is nearly empty is 0
-    return 0.5 + 0.5 * np.clip(picture / scale, -1, 1)
+    return 0.5 + 0.5 * np.clip(picture / magnitude(picture), -1, 1)
 
 
 def _span(shown: np.ndarray, least: int) -> slice:
@@ -268,6 +189,5 @@ def _grown(mask: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 __all__ = [
-    "Curve", "blur", "box_mask", "centre_guess", "chance", "deletion", "energy_inside", "importance", "insertion", "pointing",
-    "rank_correlation", "ssim",
+    "blur", "box_mask", "centre_guess", "chance", "energy_inside", "importance", "pointing", "rank_correlation", "ssim",
 ]

@@ -23,8 +23,9 @@ from ..data.dataset import BrokenPhoto, Dataset, name
 from ..data.transforms import ToArray
 from ..distributed import Shards
 from ..errors import ArgumentError, FileError
-from ..files import replacing
-from ..nn import Layer, ReLU
+from ..files import read_safetensors, write_safetensors
+from ..nn import Layer
+from ..nn.activation import _Rectifier
 from .observe import stages
 
 Transform = Callable[[Any, np.random.Generator], Any]
@@ -66,36 +67,21 @@ class TopActivations:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all. Raises FileError."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
         record = {"layers": list(self.layers), "k": self.k, "by": self.by, "done": self.done, "total": self.total,
                   "fingerprint": self.fingerprint}
-        arrays = {f"{layer}.{part}": np.ascontiguousarray(x)
-                  for layer, top in self.layers.items() for part, x in top._asdict().items()}
-        with replacing(path) as temporary:
-            try:
-                save_file(arrays, temporary, metadata={_KEY: json.dumps(record)})
-            except SafetensorError as error:
-                raise OSError(str(error)) from None
+        arrays = {f"{layer}.{part}": x for layer, top in self.layers.items() for part, x in top._asdict().items()}
+        write_safetensors(path, arrays, {_KEY: json.dumps(record)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TopActivations:
         """Read what `save` wrote. Raises FileError if it is missing, damaged, or something else."""
-        from safetensors import SafetensorError, safe_open
-
-        path = Path(path)
-        if not path.is_file():
-            raise FileError(f"{path}: no such file; expected top activations")
+        arrays, metadata = read_safetensors(path, "expected top activations")
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
             record = json.loads(metadata[_KEY])
             parts = LayerTop._fields
             layers = {layer: LayerTop(*(arrays[f"{layer}.{part}"] for part in parts)) for layer in record.pop("layers")}
             return cls(layers, **record)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise FileError(f"{path}: not top activations that tinynet saved ({error})") from None
 
 
@@ -146,7 +132,7 @@ def top_activations(
 
 def default_layers(model: Layer) -> list[str]:
     """The rectified maps of every convolution; without a convolution, every ReLU. Raises ArgumentError if there is none."""
-    found = stages(model) or [path for path, layer in model.layers() if path and isinstance(layer, ReLU)]
+    found = stages(model) or [path for path, layer in model.layers() if path and isinstance(layer, _Rectifier)]
     if not found:
         raise ArgumentError("the model has neither a convolution nor a ReLU; name the layers")
     return list(dict.fromkeys(found))

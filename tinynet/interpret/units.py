@@ -7,9 +7,10 @@ names a class.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
@@ -62,11 +63,11 @@ def select(record: Record, target: Any, unit: Unit | None) -> Array:
     if unit is None:
         raise ArgumentError(f"layer {record.layer!r}: give unit=(channel, y, x), (channel, 'max'), (channel, 'all') or a channel")
     channel, *position = unit if isinstance(unit, (tuple, list)) else (unit,)
-    if isinstance(channel, bool) or not isinstance(channel, int) or not 0 <= channel < y.shape[1]:
+    if not _whole(channel) or not 0 <= channel < y.shape[1]:
         raise ArgumentError(f"layer {record.layer!r} has channels 0 to {y.shape[1] - 1}, got {channel!r}")
     xp = array_module(y)
     mask = xp.zeros_like(y)
-    if (y.ndim == 2 and (not position or position in (["max"], ["all"]))) or position == ["all"]:
+    if position == ["all"]:
         mask[:, channel] = 1
     elif position in ([], ["max"]):
         flat = y[:, channel].reshape(len(y), -1)
@@ -77,16 +78,15 @@ def select(record: Record, target: Any, unit: Unit | None) -> Array:
     return mask
 
 
-def strongest_positions(y: Array, channel: int) -> Array:
-    """(N, axes): where each image excites the channel most."""
-    xp = array_module(y)
-    flat = y[:, channel].reshape(len(y), -1).argmax(axis=1)
-    return xp.stack(xp.unravel_index(flat, y.shape[2:]), axis=1)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The known names nearest to one that is not known, for an error."""
-    return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)[:3])
+def targets(x: Array, target: Any) -> Array | None:
+    """The class (N,) that is asked about in each image; None: what the model says. target: a class, or one an image."""
+    if target is None or x.ndim < 2:
+        return None
+    xp = array_module(x)
+    chosen = xp.asarray(target)
+    if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (len(x),)):
+        raise ArgumentError(f"expected target to be a class number or {len(x)} of them, got {target!r}")
+    return xp.broadcast_to(chosen, (len(x),))
 
 
 def _class_mask(y: Array, target: Any) -> Array:
@@ -97,11 +97,10 @@ def _class_mask(y: Array, target: Any) -> Array:
     if target is None:
         chosen = y.argmax(axis=1)                               # what the model says
     else:
-        chosen = xp.asarray(target)
-        if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (len(y),)):
-            raise ArgumentError(f"expected target to be a class number or {len(y)} of them, got {target!r}")
-        if int(chosen.min()) < 0 or int(chosen.max()) >= y.shape[1]:
-            raise ArgumentError(f"the model has classes 0 to {y.shape[1] - 1}, got target {target!r}")
+        chosen = xp.asarray(targets(y, target))
+        for bound in (int(chosen.min()), int(chosen.max())):
+            if not 0 <= bound < y.shape[1]:
+                raise ArgumentError(f"the model has classes 0 to {y.shape[1] - 1}, got target {bound}")
     mask[xp.arange(len(y)), chosen] = 1
     return mask
 
@@ -109,7 +108,11 @@ def _class_mask(y: Array, target: Any) -> Array:
 def _check_position(layer: str, y: Array, position: Sequence[Any]) -> None:
     size = tuple(y.shape[2:])
     fits = len(position) == len(size) and all(
-        isinstance(p, int) and not isinstance(p, bool) and 0 <= p < s for p, s in zip(position, size, strict=False)
+        _whole(p) and 0 <= p < s for p, s in zip(position, size, strict=False)
     )
     if not fits:
         raise ArgumentError(f"layer {layer!r} has positions (0, 0) to {tuple(s - 1 for s in size)}, got {tuple(position)}")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

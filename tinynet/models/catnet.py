@@ -29,25 +29,27 @@ from ..nn import (
 from .registry import register
 
 
-@register
+@register(input_size=(3, 32, 32))
 def catnet(
-    classes: int = 2, size: int = 32, groups: Sequence[Sequence[int]] | None = None, dropout: float = 0.3,
+    classes: int = 2, size: int = 32, groups: Sequence[Sequence[int]] | None = None, dropout: float = 0.3, width: int = 32,
     rng: np.random.Generator | None = None,
 ) -> Sequential:
-    """For small photos: five 3×3 convolutions, 32, 64, 128, 128, 256 maps. Input (N, 3, size, size), logits (N, classes).
+    """For small photos: five 3×3 convolutions. Input (N, 3, size, size), logits (N, classes).
 
+    width: maps of the first convolution; the others have 2, 4, 4, 8 times as many.
     groups: a last layer unites classes; then logits are (N, len(groups)).
     """
     rng = rng or np.random.default_rng()
     layers: dict[str, Layer] = {}
     channels = 3
-    for number, (maps, pooled) in enumerate([(32, True), (64, True), (128, False), (128, True), (256, False)], 1):
+    for number, (times, pooled) in enumerate([(1, True), (2, True), (4, False), (4, True), (8, False)], 1):
+        maps = times * width
         layers.update(_stage(number, channels, maps, 3, 1, MaxPool2d(2) if pooled else None, rng))
         channels = maps
     return _with_head(layers, MaxPool2d(size // 8), channels, classes, groups, dropout, rng)
 
 
-@register
+@register()
 def photonet(
     classes: int = 2, stem: tuple[int, int] = (7, 4), groups: Sequence[Sequence[int]] | None = None, dropout: float = 0.3,
     rng: np.random.Generator | None = None,

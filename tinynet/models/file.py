@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Device, to_host
-from ..backend import device as device_named
+from ..backend import to_host
 from ..data.preprocessing import Preprocessing
 from ..errors import FileError, TinynetError
-from ..files import replacing
-from ..nn import Layer
+from ..files import write_safetensors
+from ..nn import Layer, init
 from .registry import create
 
 _KEY = "tinynet.model"
@@ -36,58 +36,58 @@ class TrainedModel(NamedTuple):
     notes: dict[str, Any]
     """Where it comes from, for people: figures, the command."""
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file, whole or not at all. Raises FileError (a full disk, no permission)."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
+    def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
+        """Write the file, whole or not at all. half: the weights as float16, rounded.
 
+        Raises FileError (a full disk, no permission).
+        """
         record = {
             "model": self.name, "arguments": self.arguments, "classes": self.classes,
             "preprocessing": self.preprocessing.to_dict(), "notes": self.notes,
         }
-        tensors = {name: np.asarray(to_host(x), order="C") for name, x in self.model.state_dict().items()}
-        with replacing(path) as temporary:
-            try:
-                save_file(tensors, temporary, metadata={_KEY: json.dumps(record)})
-            except SafetensorError as error:                    # its own kind, also for what the system refuses
-                raise OSError(str(error)) from None
+        state = {name: to_host(x) for name, x in self.model.state_dict().items()}
+        if half:
+            state = {name: x.astype(np.float16) if x.dtype.kind == "f" else x for name, x in state.items()}
+        write_safetensors(path, state, {_KEY: json.dumps({**record, "crc32": _checksum(record, state)})})
 
 
-def load_model(path: str | os.PathLike[str], device: str | Device = "cpu") -> TrainedModel:
-    """Read a file that TrainedModel.save wrote, onto a device: "cpu", "cuda", "cuda:1".
+def is_model(metadata: Mapping[str, str]) -> bool:
+    """Whether a safetensors file with this metadata is one that TrainedModel.save wrote."""
+    return _KEY in metadata
 
-    Raises FileError if it is missing, damaged, or something else; DeviceError if the device cannot be used.
-    """
-    from safetensors import SafetensorError, safe_open
 
-    device = device_named(device)
-    path = Path(path)
-    if path.is_dir():
-        raise FileError(f"{path}: a folder; expected a model file, such as {path / 'model.safetensors'}")
-    if not path.is_file():
-        raise FileError(f"{path}: no such file; train a model first, e.g. with: tinynet train")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"{path}: damaged, or not a safetensors file ({error})") from None
-    if _KEY not in metadata:
-        kind = "a checkpoint; its model is model.safetensors beside it" if "tinynet.checkpoint" in metadata else "weights alone"
-        raise FileError(f"{path}: {kind}; expected a model saved by tinynet, with its name and classes")
+def trained_model(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> TrainedModel:
+    """The model of a file that TrainedModel.save wrote, from what is in it. Raises FileError if that is damaged or foreign."""
+    check_finite(path, tensors)
     try:
         record = json.loads(metadata[_KEY])
+        stated = record.pop("crc32", None)                      # files of before do not have it
+        if stated is not None and stated != _checksum(record, tensors):
+            raise FileError("its checksum is another")
         name, arguments, classes = str(record["model"]), dict(record["arguments"]), [str(c) for c in record["classes"]]
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
-        model = create(name, rng=np.random.default_rng(0), **arguments)
+        model = create(name, rng=init.no_draws, **arguments)
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, AttributeError, MemoryError, TinynetError) as error:
         raise FileError(f"{path}: a damaged or foreign model file ({error})") from None
-    for tensor, x in tensors.items():
-        if x.dtype.kind == "f" and not np.isfinite(x).all():
-            raise FileError(f"{path}: damaged: {tensor} is not finite")
-    model.to(device)
     return TrainedModel(model, name, arguments, classes, preprocessing, dict(record.get("notes") or {}))
+
+
+def _checksum(record: Mapping[str, Any], tensors: Mapping[str, Any]) -> int:
+    """CRC-32 of what the file says and of all weights: safetensors has none of its own. float16 counts as what it is read as."""
+    value = zlib.crc32(json.dumps(record, sort_keys=True).encode())
+    for name in sorted(tensors):
+        x = np.asarray(tensors[name], order="C")
+        wide = x.astype(np.float32) if x.dtype == np.float16 else x
+        value = zlib.crc32(wide.data, zlib.crc32(name.encode(), value))
+    return value
+
+
+def check_finite(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raises FileError for weights that are not numbers."""
+    for name, x in tensors.items():
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            raise FileError(f"{path}: damaged: {name} is not finite")
 
 
 def check_classes(classes: Sequence[str], expected: Sequence[str], what: str) -> None:

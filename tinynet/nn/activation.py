@@ -19,7 +19,11 @@ class _FromOutput(Layer):
         output: Array
 
 
-class ReLU(_FromOutput):
+class _Rectifier(_FromOutput):
+    """Nothing below zero. The walks of the interpretation differ at these layers and nowhere else."""
+
+
+class ReLU(_Rectifier):
     """max(x, 0)."""
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
@@ -28,6 +32,17 @@ class ReLU(_FromOutput):
 
     def input_gradient(self, saved: _FromOutput.Saved, dy: Array) -> Array:
         return F.relu_input_gradient(dy, saved.output)
+
+
+class ReLU6(_Rectifier):
+    """min(max(x, 0), 6)."""
+
+    def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
+        y = F.relu6(x)
+        return y, self.Saved(y)
+
+    def input_gradient(self, saved: _FromOutput.Saved, dy: Array) -> Array:
+        return F.relu6_input_gradient(dy, saved.output)
 
 
 class Sigmoid(_FromOutput):

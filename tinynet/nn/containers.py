@@ -10,7 +10,7 @@ the second convolution is at "expand1x1", as torchvision has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,11 +110,13 @@ class Container(Layer):
         """Inference: y alone, nothing kept. watch as in forward; what it sees is let go of behind it."""
         return self.infer(x, watch, "")
 
-    def _infer(self, name: str, x: Array, watch: Watch | None, path: str) -> Array:
-        """Inference through one child; its errors get its path, its output is shown to the watch."""
+    def _infer(
+        self, name: str, x: Array, watch: Watch | None, path: str, instead: Callable[[Array], Array] | None = None
+    ) -> Array:
+        """Inference through one child, or by what stands in for it; its errors get its path, its output is shown to the watch."""
         child, here = self._children[name], join(path, _visible(name))
         try:
-            y = child.infer(x, watch, here)
+            y = child.infer(x, watch, here) if instead is None else instead(x)
         except TinynetError as error:
             error.path = error.path or here
             raise
@@ -149,21 +151,29 @@ class Sequential(Container):
         return signal
 
     def infer(self, x: Array, watch: Watch | None = None, path: str = "") -> Array:
-        for name in self._children:
-            x = self._infer(name, x, watch, path)
+        names = list(self._children)
+        while names:
+            name, *names = names
+            # Two layers at once, unless somebody wants to see what is between them.
+            both = self._children[name].fused(self._children[names[0]]) if names and watch is None else None
+            x = self._infer(name, x, watch, path, both)
+            names = names[1:] if both else names
         return x
 
-    def entries(self, path: str = "") -> set[str]:
+    def ends(self, trained: Set[int], path: str = "", below: bool = False) -> tuple[set[str], bool]:
+        found: set[str] = set()
         for name, child in self._children.items():
-            return child.entries(join(path, _visible(name)))
-        return set()
+            more, below = child.ends(trained, join(path, _visible(name)), below)
+            found |= more
+        return found, below
 
 
 class _Parallel(Container):
     """Branches that all take the same input; their signals add up on the way back."""
 
-    def entries(self, path: str = "") -> set[str]:
-        return set().union(*(child.entries(join(path, _visible(name))) for name, child in self._children.items()))
+    def ends(self, trained: Set[int], path: str = "", below: bool = False) -> tuple[set[str], bool]:
+        branches = [child.ends(trained, join(path, _visible(name)), below) for name, child in self._children.items()]
+        return set().union(*(found for found, _ in branches)), below or any(after for _, after in branches)
 
     def _branches(
         self, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str

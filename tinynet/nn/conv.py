@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -11,7 +11,9 @@ from .. import functional as F
 from ..backend import Array
 from ..errors import ArgumentError
 from ..functional._check import integer, integers
+from ..functional.conv import ALGORITHMS
 from . import init
+from .activation import ReLU
 from .layer import Layer
 
 _Ints = int | Sequence[int]
@@ -30,9 +32,12 @@ class _Conv(Layer):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: _Ints, stride: _Ints = 1, padding: _Ints | str = 0,
         dilation: _Ints = 1, groups: int = 1, bias: bool = True,
-        *, rng: np.random.Generator | None = None, dtype: Any = np.float32,
+        *, rng: np.random.Generator | None = None, dtype: Any = np.float32, algorithm: str = "auto",
     ) -> None:
         name, n = type(self).__name__, self.axes
+        if algorithm not in ALGORITHMS:
+            raise ArgumentError(f"{name}: expected algorithm {', '.join(ALGORITHMS)}, got {algorithm!r}")
+        self.algorithm = algorithm
         self.groups = integer(name, "groups", groups, 1)
         self.in_channels = integer(name, "in_channels", in_channels, 1)
         self.out_channels = integer(name, "out_channels", out_channels, 1)
@@ -55,10 +60,16 @@ class _Conv(Layer):
         return getattr(F, f"conv{self.axes}d{suffix}")
 
     def _windows(self) -> dict[str, Any]:
-        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        windows = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        return windows if self.algorithm == "auto" else {**windows, "algorithm": self.algorithm}
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
         return self._op()(x, self.weight, self.bias, **self._windows()), self.Saved(x)
+
+    def fused(self, following: Layer) -> Callable[[Array], Array] | None:
+        if type(following) is not ReLU or isinstance(self, _ConvTranspose):
+            return None
+        return lambda x: F.conv_relu(self.axes, x, self.weight, self.bias, **self._windows())
 
     def input_gradient(self, saved: Saved, dy: Array) -> Array:
         return self._op("_input_gradient")(saved.input.shape, self.weight, dy, **self._windows())

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ..backend import Array
 from .layer import Layer, Saved, join
 
 
-def backward(model: Layer, saved: Saved, dy: Array, input_gradient: bool = True) -> tuple[Array | None, dict[str, Array]]:
+def backward(
+    model: Layer, saved: Saved, dy: Array, input_gradient: bool = True, only: Collection[str] | None = None
+) -> tuple[Array | None, dict[str, Array]]:
     """(∂ℓ/∂x, gradients) from dy = ∂ℓ/∂y and the record of a forward pass.
 
     gradients: dotted name → array, with the names of model.named_parameters(); the shares of a layer that is used twice add up.
-    input_gradient False: ∂ℓ/∂x is not wanted, so the layers that take the input itself spare that work, and it is None.
+    only: the names that are wanted (None: all); the layers of the others are frozen and compute none.
+    input_gradient False: ∂ℓ/∂x is not wanted and is None; the walk then ends at the lowest layer with a wanted parameter.
     """
     gradients: dict[str, Array] = {}
     first_path: dict[int, str] = {}
+    wanted: dict[int, set[str]] = {}                            # a layer's names of its parameters, as far as they are wanted
     for path, layer in model.layers():
-        first_path.setdefault(id(layer), path)
-    entries = set() if input_gradient else model.entries()
+        if id(layer) not in first_path:
+            first_path[id(layer)] = path
+            wanted[id(layer)] = {n for n in layer.parameter_names if only is None or join(path, n) in only}
+    trained = {key for key, names in wanted.items() if names}
+    ends = set() if input_gradient else model.ends(trained)[0]
 
     def step(path: str, layer: Layer, kept: Any, signal: Array) -> Any:
-        for name, gradient in layer.parameter_gradients(kept, signal).items():
-            name = join(first_path[id(layer)], name)
-            gradients[name] = gradients[name] + gradient if name in gradients else gradient
-        return None if path in entries else layer.input_gradient(kept, signal)
+        names = wanted[id(layer)]
+        for name, gradient in (layer.parameter_gradients(kept, signal) if names else {}).items():
+            if name in names:
+                name = join(first_path[id(layer)], name)
+                gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        return None if path in ends else layer.input_gradient(kept, signal)
 
     dx = model.reverse(saved, dy, step)
     return (dx if input_gradient else None), gradients

@@ -1,6 +1,8 @@
 """Initial weights, drawn from a generator that is passed in. Arrays are returned; nothing is changed in place.
 
 fan_in is the number of inputs that one output sums over, fan_out the number of outputs that one input reaches.
+
+With `no_draws` in place of a generator nothing is drawn and every weight is zero: for a network whose weights are loaded anyway.
 """
 
 from __future__ import annotations
@@ -13,6 +15,14 @@ import numpy as np
 
 from ..backend import Array
 from ..errors import ArgumentError, ShapeError
+
+
+class _NoDraws(np.random.Generator):
+    """A generator that this module does not ask."""
+
+
+no_draws = _NoDraws(np.random.PCG64(0))
+"""create("vgg16", rng=init.no_draws): weights of zero, which cost neither time nor memory until they are written."""
 
 
 def fans(shape: Sequence[int]) -> tuple[int, int]:
@@ -37,7 +47,7 @@ def kaiming_uniform(
 ) -> Array:
     """U(−a, a) with a = gain · √(3 / fan) (He et al. 2015, equation 10)."""
     bound = gain(nonlinearity, slope) * sqrt(3 / max(_fan(shape, mode), 1))
-    return rng.uniform(-bound, bound, tuple(shape)).astype(dtype)
+    return _uniform(rng, shape, bound, dtype)
 
 
 def kaiming_normal(
@@ -45,18 +55,25 @@ def kaiming_normal(
     dtype: Any = np.float32,
 ) -> Array:
     """N(0, σ²) with σ = gain / √fan (He et al. 2015, equation 10)."""
-    return (rng.standard_normal(tuple(shape)) * (gain(nonlinearity, slope) / sqrt(max(_fan(shape, mode), 1)))).astype(dtype)
+    return normal(rng, shape, gain(nonlinearity, slope) / sqrt(max(_fan(shape, mode), 1)), dtype)
 
 
 def xavier_uniform(rng: np.random.Generator, shape: Sequence[int], scale: float = 1.0, dtype: Any = np.float32) -> Array:
     """U(−a, a) with a = scale · √(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, equation 16)."""
     bound = scale * sqrt(6 / max(sum(fans(shape)), 1))
-    return rng.uniform(-bound, bound, tuple(shape)).astype(dtype)
+    return _uniform(rng, shape, bound, dtype)
 
 
 def xavier_normal(rng: np.random.Generator, shape: Sequence[int], scale: float = 1.0, dtype: Any = np.float32) -> Array:
     """N(0, σ²) with σ = scale · √(2 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
-    return (rng.standard_normal(tuple(shape)) * (scale * sqrt(2 / max(sum(fans(shape)), 1)))).astype(dtype)
+    return normal(rng, shape, scale * sqrt(2 / max(sum(fans(shape)), 1)), dtype)
+
+
+def normal(rng: np.random.Generator, shape: Sequence[int], std: float, dtype: Any = np.float32) -> Array:
+    """N(0, std²)."""
+    if rng is no_draws:
+        return np.zeros(tuple(shape), dtype)
+    return (rng.standard_normal(tuple(shape)) * std).astype(dtype)
 
 
 def default_weight_and_bias(
@@ -67,7 +84,14 @@ def default_weight_and_bias(
     if bias is None:
         return weight, None
     bound = 1 / sqrt(max(fans(shape)[0], 1))
-    return weight, rng.uniform(-bound, bound, bias).astype(dtype)
+    return weight, _uniform(rng, (bias,), bound, dtype)
+
+
+def _uniform(rng: np.random.Generator, shape: Sequence[int], bound: float, dtype: Any) -> Array:
+    """U(−bound, bound)."""
+    if rng is no_draws:
+        return np.zeros(tuple(shape), dtype)
+    return rng.uniform(-bound, bound, tuple(shape)).astype(dtype)
 
 
 def _fan(shape: Sequence[int], mode: str) -> int:

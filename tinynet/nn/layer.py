@@ -10,7 +10,7 @@ and holds no memory at inference. The gradient, the deconvnet and guided backpro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -38,6 +38,8 @@ class Layer:
     """Attributes that hold trained arrays (or None): "weight", "bias"."""
     buffer_names: ClassVar[tuple[str, ...]] = ()
     """Attributes that hold arrays which belong to the state but are not trained: "running_mean"."""
+    dispensable_names: ClassVar[tuple[str, ...]] = ()
+    """Buffers that a state may lack, and then they stay as they are: files from before 2018 have no "num_batches_tracked"."""
     config_names: ClassVar[tuple[str, ...]] = ()
     """Attributes shown in repr."""
 
@@ -67,6 +69,10 @@ class Layer:
         """The forward walk of inference, which keeps nothing, through this layer, which stands at `path`."""
         return self(x)
 
+    def fused(self, following: Layer) -> Callable[[Array], Array] | None:
+        """A function that does at inference what this layer and the following one do, faster; None: there is none."""
+        return None
+
     def reverse(self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "") -> Any:
         """A walk back through this layer by the rule `step`. signal None: nothing arrives, so nothing leaves."""
         return None if signal is None else step(path, self, saved, signal)
@@ -81,9 +87,13 @@ class Layer:
         for name, child in self.children():
             yield from child.layers(join(path, name))
 
-    def entries(self, path: str = "") -> set[str]:
-        """Paths of the leaves that take the model's input itself."""
-        return {path}
+    def ends(self, trained: Set[int], path: str = "", below: bool = False) -> tuple[set[str], bool]:
+        """Where training's walk back may end, and whether anything up to this layer's output is trained.
+
+        trained: ids of the layers with parameters that are wanted. below: whether one of them lies below this layer.
+        The walk ends at the leaves (by path) that have none below them: nobody asks for their input gradient.
+        """
+        return (set() if below else {path}), below or id(self) in trained
 
     # State.
 
@@ -116,12 +126,14 @@ class Layer:
         """Copy arrays of `state` into parameters and buffers by name, in place and in their dtype.
 
         strict: missing and unexpected names are errors; otherwise they are passed over. Wrong shapes always are
-        errors. All problems are named at once, and then nothing is loaded.
+        errors. All problems are named at once, and then nothing is loaded. As in PyTorch, BatchNorm's num_batches_tracked may
+        be missing.
         """
         slots = {name: (layer, attribute) for name, layer, attribute in self._state()}
         problems = []
         if strict:
-            problems += [f"missing {name}" for name in slots if name not in state]
+            problems += [f"missing {name}" for name, (layer, attribute) in slots.items()
+                         if name not in state and attribute not in layer.dispensable_names]
             problems += [f"unexpected {name}" for name in state if name not in slots]
         for name, (layer, attribute) in slots.items():
             if name not in state:

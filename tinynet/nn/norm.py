@@ -18,6 +18,7 @@ from .layer import Layer
 class _BatchNorm(Layer):
     parameter_names = ("weight", "bias")
     buffer_names = ("running_mean", "running_var", "num_batches_tracked")
+    dispensable_names = ("num_batches_tracked",)
     config_names = ("num_features", "eps", "momentum", "affine", "track_running_stats")
     dims: ClassVar[tuple[int, ...]]
     """Numbers of axes that an input may have."""

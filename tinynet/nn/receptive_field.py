@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
+from math import ceil, floor
 from typing import Any, NamedTuple
 
 from ..errors import ArgumentError
 from ..functional._check import integers
 from .activation import LogSoftmax, Softmax
-from .containers import Container, Sequential
+from .containers import Container, Residual, Sequential
 from .conv import _Conv, _ConvTranspose
 from .layer import Layer, join
 from .linear import Linear
@@ -19,7 +21,8 @@ from .shape import Flatten, Pad, Upsample
 class ReceptiveField(NamedTuple):
     """Along each axis the unit at output position i sees the input cells start + jump·i … start + jump·i + size − 1.
 
-    Cells below 0 or beyond the input are padding. A jump is a fraction behind a transposed convolution or an upsampling.
+    Cells below 0 or beyond the input are padding. Behind a transposed convolution or a resizing the numbers may be fractions: the
+    unit sees whole cells between these ends, which are as near as they can be if they are to hold for all positions.
     """
 
     size: tuple[float, ...]
@@ -54,7 +57,8 @@ def _through(layer: Layer, field: ReceptiveField | None, path: str, found: list)
             after = _child(child, after, path, name, found)
     else:
         behind = [_child(child, field, path, name, found) for name, child in layer.children()]
-        after = _union([*behind, field] if len(behind) == 1 else behind)
+        beside = [field] if isinstance(layer, Residual) and len(behind) == 1 else []      # the identity
+        after = _union([*behind, *beside])
     return after
 
 
@@ -86,20 +90,46 @@ def _step(layer: Layer, field: ReceptiveField) -> ReceptiveField | None:
         low = [0] * (n - len(low)) + low
         return field._replace(start=tuple(b - p * j for b, p, j in zip(field.start, low, field.jump, strict=True)))
     if isinstance(layer, Upsample):
-        if layer.scale_factor is None:
-            return None
-        given: Any = layer.scale_factor
-        factors = tuple(given) if isinstance(given, (tuple, list)) else (given,) * n
-        jump = tuple(j / f for j, f in zip(field.jump, factors, strict=True))
-        if layer.mode.startswith("nearest"):                    # output i sees the input ⌊i/f⌋, up to j − j/f before i·j/f
-            reach = back = tuple(j - k for j, k in zip(field.jump, jump, strict=True))
-        else:
-            reach, back = field.jump, tuple(j / 2 for j in field.jump)
-        size = tuple(s + r for s, r in zip(field.size, reach, strict=True))
-        return ReceptiveField(size, jump, tuple(b - r for b, r in zip(field.start, back, strict=True)))
+        return _resized(layer, field, n)
     if isinstance(layer, (_Conv, _MaxPool, AvgPool1d)):
         return _windowed(layer, field, n)
     return field
+
+
+def _resized(layer: Upsample, field: ReceptiveField, n: int) -> ReceptiveField | None:
+    """None where an output's place depends on the input's size."""
+    if layer.scale_factor is None or layer.align_corners:
+        return None
+    given: Any = layer.scale_factor
+    factors = [Fraction(f).limit_denominator(1000) for f in (given if isinstance(given, (tuple, list)) else (given,) * n)]
+    if layer.recompute_scale_factor and any(f.denominator > 1 for f in factors):
+        return None
+    reach = [_reach(f, layer.mode) for f in factors]
+    return ReceptiveField(
+        tuple(s + _real(last - first) * j for s, (first, last), j in zip(field.size, reach, field.jump, strict=True)),
+        tuple(_real(j / f) for j, f in zip(map(Fraction, field.jump), factors, strict=True)),
+        tuple(b + _real(first) * j for b, (first, _), j in zip(field.start, reach, field.jump, strict=True)),
+    )
+
+
+def _reach(factor: Fraction, mode: str) -> tuple[Fraction, Fraction]:
+    """How far before and behind i / factor the first and the last cell lie that output i of a resizing is made of.
+
+    The distances come again and again, with the numerator of the factor as their period.
+    """
+    before, behind = [], []
+    for i in range(factor.numerator):
+        middle = (i + Fraction(1, 2)) / factor
+        place = i / factor if mode == "nearest" else middle if mode == "nearest-exact" else middle - Fraction(1, 2)
+        last = floor(place) if mode.startswith("nearest") else ceil(place)
+        before.append(floor(place) - i / factor)
+        behind.append(last - i / factor)
+    return min(before), max(behind)
+
+
+def _real(value: Fraction) -> float:
+    """A whole number where it is one."""
+    return int(value) if value.denominator == 1 else float(value)
 
 
 def _windowed(layer: Any, field: ReceptiveField, n: int) -> ReceptiveField:
@@ -114,7 +144,9 @@ def _windowed(layer: Any, field: ReceptiveField, n: int) -> ReceptiveField:
         low = integers("receptive_field", "padding", layer.padding, n)
     if isinstance(layer, _ConvTranspose):                       # output q sees the inputs (q + padding − k·dilation) / stride
         jump = tuple(j / s for j, s in zip(field.jump, stride, strict=True))
-        size = tuple(f + span // s * j for f, span, s, j in zip(field.size, spans, stride, field.jump, strict=True))
+        # Where the stride does not divide the kernel's span the outputs see ⌊span/s⌋ or one more, not all at one distance.
+        reach = [_real(Fraction(span, s)) for span, s in zip(spans, stride, strict=True)]
+        size = tuple(f + r * j for f, r, j in zip(field.size, reach, field.jump, strict=True))
         start = tuple(b + (p - span) * j for b, p, span, j in zip(field.start, low, spans, jump, strict=True))
         return ReceptiveField(size, jump, start)
     size = tuple(f + span * j for f, span, j in zip(field.size, spans, field.jump, strict=True))

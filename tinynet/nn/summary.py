@@ -75,16 +75,17 @@ class Summary(NamedTuple):
 def summary(model: Layer, input_size: Sequence[int]) -> Summary:
     """The table of a model for one input of `input_size`, (C, H, W) say. Figures are for one image.
 
-    One image of zeros goes through the model. Raises the model's own ShapeError where the size does not fit.
+    A batch of no images goes through the model, which costs nothing. Raises the model's own ShapeError where the size does
+    not fit.
     """
     if not input_size or min(input_size) < 1:
         raise ArgumentError(f"summary: expected input_size like (3, 224, 224), got {tuple(input_size)}")
     outputs: dict[str, Array] = {}
     parameters = model.named_parameters()
-    x = np.zeros((1, *input_size), dtype=np.float32)
+    x = np.zeros((0, *input_size), dtype=np.float32)
     if parameters:                                              # where the model is, and as exact
         first = next(iter(parameters.values()))
-        x = array_module(first).zeros((1, *input_size), dtype=first.dtype)
+        x = array_module(first).zeros((0, *input_size), dtype=first.dtype)
     if isinstance(model, Container):
         model.forward(x, watch=lambda path, layer, y: outputs.__setitem__(path, y))
         fields = [entry for entry in receptive_fields(model, len(input_size) - 1) if not isinstance(entry[1], Container)]
@@ -94,22 +95,24 @@ def summary(model: Layer, input_size: Sequence[int]) -> Summary:
     rows, seen = [], set()
     for path, layer, field in fields:
         y = outputs[path]
+        size = prod(y.shape[1:])
         arrays = [getattr(layer, name) for name in layer.parameter_names]
         count = 0 if id(layer) in seen else sum(p.size for p in arrays if p is not None)
         seen.add(id(layer))
         rows.append(Row(
-            path, type(layer).__name__, tuple(y.shape[1:]), count, y.size * y.dtype.itemsize, _multiply_adds(layer, y),
+            path, type(layer).__name__, tuple(y.shape[1:]), count, size * y.dtype.itemsize, _multiply_adds(layer, size),
             None if field is None else field.size,
         ))
     return Summary(tuple(input_size), rows)
 
 
-def _multiply_adds(layer: Layer, y: Array) -> int:
+def _multiply_adds(layer: Layer, size: int) -> int:
+    """For an output of `size` numbers."""
     if isinstance(layer, _ConvTranspose):                       # counted as if no window left the output
-        return y.size // prod(layer.stride) * prod(layer.weight.shape) // layer.out_channels
+        return size // prod(layer.stride) * prod(layer.weight.shape) // layer.out_channels
     if isinstance(layer, _Conv):
-        return y.size * prod(layer.weight.shape[1:])
-    return y.size * layer.in_features if isinstance(layer, Linear) else 0
+        return size * prod(layer.weight.shape[1:])
+    return size * layer.in_features if isinstance(layer, Linear) else 0
 
 
 def _size(numbers: Sequence) -> str:

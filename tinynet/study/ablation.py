@@ -16,9 +16,9 @@ import numpy as np
 
 from ..backend import device_of
 from ..data import Dataset, Loader, transforms
-from ..errors import ArgumentError, TinynetError
-from ..interpret.units import nearest
-from ..nn import CrossEntropyLoss, Dropout, Flatten, Identity, Layer, LeakyReLU, Linear, ReLU, Sequential, Sigmoid, Tanh, init
+from ..errors import ArgumentError, TinynetError, nearest
+from ..nn import CrossEntropyLoss, Dropout, Flatten, Identity, Layer, LeakyReLU, Linear, Sequential, Sigmoid, Tanh, init
+from ..nn.activation import _Rectifier
 from ..nn.conv import _Conv, _ConvTranspose
 from ..nn.layer import join
 from ..nn.norm import LocalResponseNorm, _BatchNorm
@@ -27,7 +27,7 @@ from ..train import Trainer, evaluate
 from ..train.classifier import Recipe, _optimizer
 from ..train.evaluation import reference_array
 
-_FOLLOWERS = (_BatchNorm, LocalResponseNorm, ReLU, LeakyReLU, Sigmoid, Tanh, Dropout, Identity)
+_FOLLOWERS = (_BatchNorm, LocalResponseNorm, _Rectifier, LeakyReLU, Sigmoid, Tanh, Dropout, Identity)
 """What goes with a layer that is taken out; pooling stays, since it decides the sizes of what comes behind."""
 
 

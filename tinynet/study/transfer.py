@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, to_host
+from ..backend import Array
 from ..data import Dataset, Loader
 from ..distributed import Shards
 from ..errors import ArgumentError
-from ..figures import new_figure, save_figure
-from ..functional import log_softmax
-from ..interpret.observe import beside_model, features, observe, stages
-from ..interpret.panels import COLOURS, wrapped
+from ..figures import new_figure, notes_below, save_figure
+from ..interpret.observe import features, observe, stages
+from ..interpret.panels import COLOURS
 from ..nn import AdaptiveAvgPool2d, Layer
+from ..train.features import frozen
+from .softmax import DECAY, classify
 
 
 @dataclass(frozen=True)
@@ -67,36 +68,38 @@ class Transfer:
         return "\n".join(lines)
 
 
+def default_layers(model: Layer) -> list[str]:
+    """The rectified maps of each convolution, and what the last linear layer classifies."""
+    return list(dict.fromkeys([*stages(model), features(model)]))
+
+
 def frozen_features(
     model: Layer, photos: Dataset, transform: Any, layers: Sequence[str] | None = None, *, grid: int = 4,
     batch_size: int = 64, workers: int | None = None,
 ) -> Features:
     """Run every photo through the model once and keep each layer's features, maps averaged over grid×grid places.
 
-    layers: None, the rectified maps of each convolution and what the last linear layer classifies.
+    layers: None, those of `default_layers`.
     """
-    layers = list(dict.fromkeys([*stages(model), features(model)])) if layers is None else list(layers)
+    layers = default_layers(model) if layers is None else list(layers)
     if grid < 1:
         raise ArgumentError(f"frozen_features: expected grid of at least 1, got {grid}")
-    kept: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
-    labels = []
-    with Shards(workers) as shards:
-        for x, y in Loader(photos, batch_size, transform):
-            for layer, values in observe(model, beside_model(model, x), layers, shards).layers.items():
-                kept[layer].append(_averaged(values, grid))
-            labels.append(y)
-    arrays = {layer: np.concatenate(parts) for layer, parts in kept.items()}
-    return Features(arrays, np.concatenate(labels), tuple(photos.classes))
+
+    def compute(x: Array, shards: Shards) -> dict[str, Array]:
+        return {layer: _averaged(values, grid) for layer, values in observe(model, x, layers, shards).layers.items()}
+
+    arrays, labels = frozen(model, Loader(photos, batch_size, transform), len(photos), compute, workers)
+    return Features(arrays, labels, tuple(photos.classes))
 
 
 def transfer(
-    features: Features, per_class: Sequence[int] = (15, 30), folds: int = 5, *, most: int = 50, decay: float = 1e-3,
-    seed: int = 0,
+    features: Features, per_class: Sequence[int] = (15, 30), folds: int = 5, *, most: int = 50, decay: float = DECAY,
+    seed: int = 0, workers: int | None = None,
 ) -> Transfer:
     """Train a softmax on each layer's frozen features, fold by fold, with the same photos for all layers.
 
     per_class: photos of each class to train on. most: test photos a class at most, of those that are left. decay: of the
-    softmax's weights. Raises ArgumentError, naming the class, if one has too few photos.
+    softmax's weights. workers: threads that share the folds. Raises ArgumentError, naming the class, if one has too few photos.
     """
     counts = np.bincount(features.labels, minlength=len(features.classes))
     for size in per_class:
@@ -107,70 +110,29 @@ def transfer(
             )
     if folds < 1:
         raise ArgumentError(f"transfer: expected at least one fold, got {folds}")
+    classes, rows = len(features.classes), []
+    tasks = [(size, fold) for fold in range(folds) for size in per_class]
     splits = {
-        (size, fold): _split(features.labels, len(features.classes), size, most, np.random.default_rng((seed, size, fold)))
-        for size in per_class for fold in range(folds)
+        (size, fold): _split(features.labels, classes, size, most, np.random.default_rng((seed, size, fold)))
+        for size, fold in tasks
     }
-    rows = []
     for layer, x in features.layers.items():
-        for size in per_class:
+
+        def accuracies(numbers: np.ndarray, x: np.ndarray = x) -> list[float]:
             found = []
-            for fold in range(folds):
-                train, test = splits[size, fold]
-                said = classify(x[train], features.labels[train], x[test], len(features.classes), decay)
-                found.append(_mean_per_class(features.labels[test], said, len(features.classes)))
+            for number in numbers:
+                train, test = splits[tasks[number]]
+                said = classify(x[train], features.labels[train], x[test], classes, decay)
+                found.append(_mean_per_class(features.labels[test], said, classes))
+            return found
+
+        with Shards(workers) as shards:
+            shared = [share for part in shards.apply(accuracies, np.arange(len(tasks))) for share in part]
+        for size in per_class:
+            found = [share for share, (one, _) in zip(shared, tasks, strict=True) if one == size]
             error = float(np.std(found, ddof=1) / np.sqrt(folds)) if folds > 1 else float("nan")
             rows.append(TransferRow(layer, size, float(np.mean(found)), error))
     return Transfer(tuple(rows), len(features.classes), folds)
-
-
-def classify(x: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int, decay: float = 1e-3) -> np.ndarray:
-    """The classes (M,) that a softmax trained on x (N, D), labels (N,) says of test (M, D).
-
-    Features are centred and scaled together, so that the mean square of their length is 1.
-    """
-    mean = x.mean(axis=0, dtype=np.float64)
-    x, test = x - mean, test - mean
-    scale = np.sqrt((x**2).sum(axis=1).mean()) or 1.0
-    x, test = x / scale, test / scale
-    if x.shape[1] > len(x):                                     # the best weights lie in the span of the N photos
-        values, vectors = np.linalg.eigh(x @ x.T)
-        keep = values > values.max() * 1e-10
-        basis = x.T @ (vectors[:, keep] / np.sqrt(values[keep]))  # (D, r), orthonormal
-        x, test = x @ basis, test @ basis
-    weight, bias = fit_softmax(x, labels, classes, decay)
-    answer: np.ndarray = (test @ weight + bias).argmax(axis=1)
-    return answer
-
-
-def fit_softmax(
-    x: np.ndarray, labels: np.ndarray, classes: int, decay: float = 1e-3, steps: int = 2000, tolerance: float = 1e-5
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (D, C) and bias (C,) of least mean cross-entropy + decay/2 · ‖W‖², by Nesterov's gradient with restarts.
-
-    Ends when no entry of the gradient exceeds the tolerance, or after `steps`.
-    """
-    count = len(x)
-    design = np.concatenate([x, np.ones((count, 1))], axis=1).astype(np.float64)
-    shrink = np.full((design.shape[1], 1), decay)
-    shrink[-1] = 0                                              # not of the bias
-    target = np.eye(classes)[labels]
-    rate = 1 / (0.5 * np.linalg.norm(design, 2) ** 2 / count + decay)
-    weight = ahead = np.zeros((design.shape[1], classes))
-    momentum = 1.0
-    for _ in range(steps):
-        probability = np.exp(log_softmax(design @ ahead, 1))
-        gradient = design.T @ (probability - target) / count + shrink * ahead
-        if np.abs(gradient).max() < tolerance:
-            weight = ahead
-            break
-        new = ahead - rate * gradient
-        if (gradient * (new - weight)).sum() > 0:               # it goes uphill: begin to gather pace anew
-            momentum = 1.0
-        following = 0.5 * (1 + np.sqrt(1 + 4 * momentum**2))
-        ahead = new + (momentum - 1) / following * (new - weight)
-        weight, momentum = new, following
-    return weight[:-1], weight[-1]
 
 
 def plot_transfer(
@@ -196,18 +158,18 @@ def plot_transfer(
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, framealpha=0.8)
     axes.set_title("Transfer: a softmax on frozen features of each layer", size=11, weight="bold")
-    notes = wrapped(
+    notes = (
         f"{first.classes} classes, mean of {first.folds} folds ± one standard error over folds (which share photos). "
-        "Maps are averaged over at most 4×4 places.", 7.4,
+        "Maps are averaged over at most 4×4 places."
     )
-    figure.supxlabel(notes + (f"\n{command}" if command else ""), size=7.5, color="0.3", parse_math=False, ha="left", x=0.01)
+    notes_below(figure, notes, command)
     return save_figure(figure, path)
 
 
-def _averaged(values: Array, grid: int) -> np.ndarray:
+def _averaged(values: Array, grid: int) -> Array:
     if values.ndim == 4 and max(values.shape[2:]) > grid:
         values = AdaptiveAvgPool2d(tuple(min(grid, side) for side in values.shape[2:]))(values)
-    return to_host(values).reshape(len(values), -1)
+    return values.reshape(len(values), -1)
 
 
 def _split(labels: np.ndarray, classes: int, size: int, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -225,5 +187,5 @@ def _mean_per_class(labels: np.ndarray, said: np.ndarray, classes: int) -> float
 
 
 __all__ = [
-    "Features", "Transfer", "TransferRow", "classify", "fit_softmax", "frozen_features", "plot_transfer", "transfer",
+    "Features", "Transfer", "TransferRow", "default_layers", "frozen_features", "plot_transfer", "transfer",
 ]

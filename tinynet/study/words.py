@@ -16,6 +16,25 @@ def findings(figures: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def _activations(f: Mapping[str, Any]) -> str:
+    rows = f["rows"]
+    text = f"Top activations over {f['photos']} photos, {sum(row['shown'] for row in rows)} units looked at: "
+    likeness = ", ".join(f"{row['layer']} {row['likeness']:.2f}" for row in rows)
+    text += f"structural similarity of the projections and those through redrawn weights (1: the same pictures): {likeness}. "
+    gone = ", ".join(f"{row['layer']} {row['deletion']:.2f} ({row['random_deletion']:.2f})" for row in rows)
+    text += (
+        f"While the pixels that a projection marks are taken away first, the activation is on average at this share of its value "
+        f"(in random order): {gone}."
+    )
+    if f["classes"] > 1:
+        kinds = ", ".join(f"{row['layer']} {_percent(row['one_class'])}" for row in rows)
+        text += (
+            f" Of a unit's {f['k']} strongest photos the commonest class has {kinds}; by chance it would be "
+            f"{_percent(f['one_class_by_chance'])}."
+        )
+    return text
+
+
 def _filters(f: Mapping[str, Any]) -> str:
     dead = sum(f["dead"].values())
     units = sum(f["units"].values())
@@ -62,7 +81,7 @@ def _invariance(f: Mapping[str, Any]) -> str:
             f"{curve['kind']}: {high} is halfway to its largest distance at {last:.3g} {unit}, {relation} {low} ({first:.3g}); "
             f"the true class's probability goes from {_percent(curve['plain'])} to {_percent(curve['mean'])} on average"
         )
-    return f"Invariance, {f['photos']} photos: " + "; ".join(parts) + "."
+    return f"Invariance, {_photos(f)}: " + "; ".join(parts) + "."
 
 
 def _correspondence(f: Mapping[str, Any]) -> str:
@@ -71,11 +90,11 @@ def _correspondence(f: Mapping[str, Any]) -> str:
     for layer in dict.fromkeys(row["layer"] for row in rows):
         random = next(row for row in rows if (row["layer"], row["part"]) == (layer, "random"))
         below = [row["part"] for row in rows if row["layer"] == layer and row is not random and _below(row, random)]
-        which = ", ".join(below) if below else "no part is"
+        which = f"{', '.join(below)} {'is' if len(below) == 1 else 'are'}" if below else "no part is"
         text.append(f"at {layer} {which} below random ({random['delta']:.3f}) by more than two standard errors")
     text[0] = text[0][0].upper() + text[0][1:]
     ending = "" if f["given"] else " No parts were given, so these are places in the picture, not parts of things: give boxes."
-    return f"Correspondence, {f['photos']} photos: " + "; ".join(text) + "." + ending
+    return f"Correspondence, {_photos(f)}: " + "; ".join(text) + "." + ending
 
 
 def _below(row: Mapping[str, Any], random: Mapping[str, Any]) -> bool:
@@ -112,7 +131,8 @@ def _ablation(f: Mapping[str, Any]) -> str:
         verdict = "worse" if change > 2 * error else "better" if change < -2 * error else "no different beyond chance"
         text.append(f"{row['name']} {100 * change:+.1f} ± {100 * error:.1f} points of error ({verdict})")
     return (
-        f"Ablation, {f['epochs']} epochs each, against {_percent(whole['validation_error'])} as it is on {n} validation photos: "
+        f"Ablation, {f['epochs']} epoch{'s' if f['epochs'] != 1 else ''} each, "
+        f"against {_percent(whole['validation_error'])} as it is on {n} validation photos: "
         + "; ".join(text) + ". One seed each; what another seed would change is not in these standard errors."
     )
 
@@ -134,9 +154,14 @@ def _maximisation(f: Mapping[str, Any]) -> str:
 
 
 _WORDS = {
+    "activations": _activations,
     "filters": _filters, "maximisation": _maximisation, "occlusion": _occlusion, "invariance": _invariance,
     "correspondence": _correspondence, "transfer": _transfer, "evolution": _evolution, "ablation": _ablation,
 }
+
+
+def _photos(f: Mapping[str, Any]) -> str:
+    return "1 photo" if f["photos"] == 1 else f"{f['photos']} photos"
 
 
 def _percent(share: float) -> str:

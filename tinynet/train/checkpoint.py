@@ -11,14 +11,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..backend import to_host
 from ..errors import FileError
-from ..files import replacing
+from ..files import read_safetensors, write_safetensors
 
 _KEY = "tinynet.checkpoint"
 _VERSION = 1
@@ -35,15 +33,12 @@ class Checkpoint:
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write the checkpoint, whole or not at all. Raises FileError (a full disk, no permission); the old file stays."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    tensors = {f"model.{name}": _dense(array) for name, array in checkpoint.model.items()}
+    tensors = {f"model.{name}": array for name, array in checkpoint.model.items()}
     numbers: dict[str, dict[str, Any]] = {}
     for name, slots in checkpoint.optimizer["state"].items():
         for slot, value in slots.items():
             if hasattr(value, "shape"):
-                tensors[f"optimizer.{slot}.{name}"] = _dense(value)
+                tensors[f"optimizer.{slot}.{name}"] = value
             else:
                 numbers.setdefault(name, {})[slot] = value
     text = json.dumps(
@@ -53,26 +48,12 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
             "optimizer": {"numbers": numbers, "param_groups": checkpoint.optimizer["param_groups"]},
         }
     )
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={_KEY: text})
-        except SafetensorError as error:  # its own kind, also where the operating system is the cause
-            raise OSError(str(error)) from None
+    write_safetensors(path, tensors, {_KEY: text})
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint. Raises FileError if it is missing, damaged, or another kind of file."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileError(f"{path}: no such checkpoint")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"{path}: damaged, or not a safetensors file ({error})") from None
+    tensors, metadata = read_safetensors(path, "expected a checkpoint")
     if _KEY not in metadata:
         raise FileError(f"{path}: a safetensors file, but no checkpoint of a training")
     try:
@@ -94,8 +75,3 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         if isinstance(error, FileError):
             raise
         raise FileError(f"{path}: a damaged checkpoint ({type(error).__name__}: {error})") from None
-
-
-def _dense(array: Any) -> np.ndarray:
-    """On the host, in C order, as the file wants it (ascontiguousarray would make (1,) of ())."""
-    return np.asarray(to_host(array), order="C")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,11 @@ from ..errors import ArgumentError
 from ..files import write_text
 from ..functional import group_logsumexp
 from ..models import TrainedModel, create
-from ..nn import CrossEntropyLoss, Layer, Sequential, summary
+from ..nn import CrossEntropyLoss, Layer, Sequential, split, summary
 from ..optim import AdamW, OneCycleLR
 from .callbacks import Callback
 from .evaluation import Evaluation, evaluate
+from .features import FrozenLoader
 from .photos import Parts
 from .plots import plot_confusion_matrix, plot_history, plot_predictions
 from .progress import Mode
@@ -36,7 +37,8 @@ class Recipe:
 
     augment: what is done to a training photo, uint8 (H, W, 3), before it becomes an input; it ends in the input's size.
     finish: what is done to the normalised input, float32 (3, H, W).
-    cache: the shorter side at which decoded photos are kept in memory, pixels. AdamW with weight decay on all but
+    cache: the shorter side at which decoded photos are kept in memory, pixels. cached_views: augmented views of each photo
+    that are kept where a part of the network is frozen. AdamW with weight decay on all but
     biases and norms; one cycle of the learning rate (Smith & Topin 2017) up to `lr` in the first `rise` of the steps; smoothed
     labels.
     """
@@ -52,6 +54,7 @@ class Recipe:
     label_smoothing: float = 0.1
     rise: float = 0.25
     cache: int = 256
+    cached_views: int = 4
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -61,7 +64,7 @@ def recipe_for(size: int) -> Recipe:
         raise ArgumentError(f"expected a size from 16 to 48 or from 64 to 512 pixels, got {size}")
     if size <= 48:
         return Recipe(
-            model="catnet", arguments={"size": size},
+            model="catnet", arguments={"size": size, "width": 48},
             preprocessing=Preprocessing(size, size, _MEAN, _STD, views=10),
             augment=(
                 transforms.Resize(size), transforms.CenterCrop(size),
@@ -69,7 +72,7 @@ def recipe_for(size: int) -> Recipe:
                 transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.2, 0.2, 0.2),
             ),
             finish=(transforms.RandomErasing(1.0, scale=(1 / 16, 1 / 16), ratio=(1.0, 1.0)),),
-            epochs=40, batch_size=32, lr=3e-3,
+            epochs=54, batch_size=32, lr=2e-3,
         )
     return Recipe(
         model="photonet", arguments={"stem": [7, 4] if size > 160 else [5, 2]},
@@ -81,6 +84,34 @@ def recipe_for(size: int) -> Recipe:
         finish=(transforms.RandomErasing(0.3, scale=(0.02, 0.16), ratio=(1.0, 1.0)),),
         epochs=45, batch_size=16, lr=1e-3, cache=max(256, round(size * 8 / 7)),
     )
+
+
+def fine_tuning(start: TrainedModel, freeze: str | None = None) -> Recipe:
+    """The recipe for going on from a trained network: its own input, gentler augmentation, few epochs.
+
+    freeze: the layer up to which nothing is trained; None: everything is, at a low learning rate.
+    """
+    size = start.preprocessing.crop
+    return Recipe(
+        model=start.name, arguments={k: v for k, v in start.arguments.items() if k != "classes"},
+        preprocessing=replace(start.preprocessing, views=max(start.preprocessing.views, 2)),
+        augment=(transforms.RandomResizedCrop(size, scale=(0.35, 1.0)), transforms.RandomHorizontalFlip()), finish=(),
+        epochs=4 if freeze is None else 20, batch_size=16 if freeze is None else 32, lr=1e-4 if freeze is None else 1e-3,
+        weight_decay=0.01, cache=max(256, start.preprocessing.resize),
+    )
+
+
+def take_over(start: TrainedModel, model: Layer) -> None:
+    """Copy a trained network's weights into one of the same kind, all but those of a last layer with other classes.
+
+    Raises ArgumentError if anything else does not fit.
+    """
+    mine, state = model.state_dict(), start.model.state_dict()
+    last = [name for name in mine if name.endswith("weight")][-1].removesuffix("weight")
+    other = [name for name in mine if name not in state or state[name].shape != mine[name].shape]
+    if any(name not in state or not name.startswith(last) for name in other):
+        raise ArgumentError(f"{start.name}: its weights do not fit the network to be trained at {other[0]}")
+    model.load_state_dict({name: x for name, x in state.items() if name not in other}, strict=False)
 
 
 class Classifier(NamedTuple):
@@ -96,7 +127,7 @@ def train_classifier(
     photos: Parts, recipe: Recipe, output: str | os.PathLike[str],
     *, seed: int = 0, epochs: int | None = None, workers: int | None = None, resume: bool = False, positive: str | None = None,
     progress: Mode | None = None, say: Callable[[str], None] = print, command: str = "", callbacks: Sequence[Callback] = (),
-    device: str | Device = "cpu",
+    start: TrainedModel | None = None, freeze: str | None = None, device: str | Device = "cpu",
 ) -> Classifier:
     """Train by the recipe, evaluate on all parts, and write everything into the folder `output`.
 
@@ -105,8 +136,10 @@ def train_classifier(
 
     epochs: instead of the recipe's. resume: go on from output/last.safetensors. positive: the class that precision, recall and F1
     are of (default: the mean over the classes). command: how a user calls this, for the files and the advice after Ctrl-C.
-    callbacks: the Trainer's. device: where to compute, "cpu", "cuda", "cuda:1". A seed starts from the same weights and sees the
-    same batches everywhere, and a run may be resumed on another device.
+    callbacks: the Trainer's. start: a trained network to go on from instead of drawn weights. freeze: the layer up to which,
+    itself included, it stays as it is; what that part gives is computed once for a few augmented views of every photo.
+    device: where to compute, "cpu", "cuda", "cuda:1". A seed starts from the same weights and sees the same batches everywhere,
+    and a run may be resumed on another device.
     The weights are those of the last epoch: with a cycle that ends at a learning rate of zero there is no better one to pick, and
     validation figures stay honest.
     """
@@ -119,9 +152,14 @@ def train_classifier(
         arguments["groups"] = groups
     whole = create(recipe.model, rng=np.random.default_rng(seed), **arguments)
     assert isinstance(whole, Sequential)
+    if start is not None:
+        take_over(start, whole)
     whole.to(device)                                            # before the optimiser: it changes the model's own arrays
     # The last layer, which unites classes, stays out of the training: what is taught are the finer classes.
     model = whole if groups is None else Sequential(dict(list(whole.named_children())[:-1]))
+    base, head = (None, model) if freeze is None else split(model, freeze)
+    if not head.named_parameters():
+        raise ArgumentError(f"nothing is left to train with {freeze!r} and all before it frozen")
     epochs = recipe.epochs if epochs is None else epochs
     crop, to_input = recipe.preprocessing.crop, recipe.preprocessing.to_input()
     table = summary(model, (3, crop, crop))
@@ -129,14 +167,20 @@ def train_classifier(
         f"{recipe.model}: {table.parameters:,} parameters, {table.multiply_adds / 1e6:,.1f} million multiply-adds a photo "
         f"of {crop}×{crop}; {epochs} epochs on {len(train):,} photos, learning rate up to {recipe.lr:g}, seed {seed}"
     )
-    loader = Loader(
+    if base is not None:
+        trained_count = sum(p.size for p in head.named_parameters().values())
+        say(f"frozen up to {freeze}; {trained_count:,} parameters are trained")
+    loader: Any = Loader(
         train, min(recipe.batch_size, len(train)), transforms.Compose([*recipe.augment, to_input, *recipe.finish]),
         shuffle=True, seed=seed, drop_last=True,
     )
     as_they_are = recipe.preprocessing.transform()
+    validation: Any = Loader(photos.validation, 64, as_they_are)
+    if base is not None:
+        loader = FrozenLoader(base, loader, min(recipe.cached_views, epochs), workers=workers, say=say)
+        validation = FrozenLoader(base, validation, workers=workers)
     trainer = Trainer(
-        model, CrossEntropyLoss(label_smoothing=recipe.label_smoothing), _optimizer(model, recipe), loader,
-        Loader(photos.validation, 64, as_they_are),
+        head, CrossEntropyLoss(label_smoothing=recipe.label_smoothing), _optimizer(head, recipe), loader, validation,
         epochs=epochs, schedule=OneCycleLR(recipe.lr, total_steps=max(epochs * len(loader), 1), pct_start=recipe.rise),
         output=output, seed=seed, workers=workers, progress=progress, right=None if groups is None else _right(groups),
         config={"recipe": recipe.model, "classes": classes, "size": crop, "command": command},

@@ -36,7 +36,7 @@ class Trainer:
     """Train a model: forward, loss, backward, clip, schedule, step, batch after batch.
 
     model: anything with the layer protocol. loss: (logits, target) -> (value, dlogits). optimizer: over
-        model.named_parameters(), built after model.to(…).
+        model.named_parameters(), built after model.to(…), or over some of them: the others are frozen and compute no gradients.
     train_loader: has len() and batches(epoch, start). validation_loader: iterable of batches, or None.
     epochs: how many in all, those before a resume included. schedule: sets the learning rate of every step, or, with
         schedule_every="epoch", of every epoch. max_norm, clip_value: clip the gradients (PyTorch's clip_grad_norm_,
@@ -101,6 +101,8 @@ class Trainer:
         self.right = right or count_right
         self.state, self.history = State(), History()
         self.stop_reason: str | None = None
+        # What the optimiser does not hold is frozen.
+        self._wanted = {name for group in optimizer.param_groups for name in group["params"]}
         self._buffers: dict[str, Array] | None = None  # as they were before the step that runs
         self._updating = False  # whether parameters and counts are on the way from one step to the next
 
@@ -153,7 +155,7 @@ class Trainer:
 
                 with self._within_memory(x):
                     # Forward, loss, backward, in threads that share the batch; distributed/shards.py has the lines.
-                    loss, logits, gradients = self._shards.step(model, self.loss, x, target, self._rngs())
+                    loss, logits, gradients = self._shards.step(model, self.loss, x, target, self._rngs(), self._wanted)
                     norm = total_norm(gradients) if self.max_norm is None else clip_grad_norm(gradients, self.max_norm)
                     if self.clip_value is not None:
                         clip_grad_value(gradients, self.clip_value)

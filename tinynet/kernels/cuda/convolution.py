@@ -1,4 +1,4 @@
-"""Convolution on a GPU and its two adjoints, in one to three dimensions: what functional/_correlate.py says, as CUDA.
+"""Convolution on a GPU and its two adjoints, in one to three dimensions: what kernels/im2col.py says, as CUDA.
 
 Which way an operation goes depends on its shape alone, so the same call gives the same bits every time:
 

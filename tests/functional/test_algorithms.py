@@ -1,0 +1,151 @@
+"""Every algorithm of convolution computes the same three maps: against PyTorch, in many tiles, on shapes that do not divide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.checking import Backend, adjoint, close, values
+from tinynet.errors import ArgumentError
+from tinynet.kernels import correlation, winograd
+from tinynet.kernels.correlation import choose, correlate, correlate_input_gradient, correlate_weight_gradient
+from tinynet.kernels.filter_cache import FilterCache
+from tinynet.kernels.geometry import Geometry
+
+# Largest error on outputs of variance 1 (the docstring of kernels/winograd.py); sums of a few channels stay below it.
+SLACK = {"winograd2x2": 3e-5, "winograd4x4": 4e-4}
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> dict[str, Any]:
+    """An algorithm and a correlation in two dimensions that it can do, low and high padding of their own."""
+    algorithm = draw(st.sampled_from(["im2col", "pointwise", "depthwise", "winograd2x2", "winograd4x4"]))
+    stride, dilation, groups, kernel = (1, 1), (1, 1), 1, (3, 3)
+    if not algorithm.startswith("winograd"):
+        stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+        groups = draw(st.integers(1, 3)) if algorithm != "depthwise" else draw(st.integers(2, 4))
+        kernel = (1, 1)
+        if algorithm != "pointwise":
+            kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+            dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    channels = groups * (1 if algorithm == "depthwise" else draw(st.integers(1, 4)))
+    pads = [(0, 0)] * 2 if algorithm == "pointwise" else [draw(st.tuples(st.integers(0, 4), st.integers(0, 4))) for _ in range(2)]
+    size = [
+        max(1, d * (k - 1) + 1 - sum(pad)) + draw(st.integers(0, 12))
+        for d, k, pad in zip(dilation, kernel, pads, strict=True)
+    ]
+    out = [
+        (s + sum(pad) - d * (k - 1) - 1) // step + 1
+        for s, pad, d, k, step in zip(size, pads, dilation, kernel, stride, strict=True)
+    ]
+    low, high = zip(*pads, strict=True)
+    return {
+        "algorithm": algorithm, "groups": groups, "count": draw(st.sampled_from([0, 1, 2, 3, 11])), "channels": channels,
+        "filters": groups * draw(st.integers(1, 4)), "bias": draw(st.booleans()), "seed": draw(st.integers(0, 999)),
+        "geometry": Geometry(tuple(size), kernel, stride, low, high, dilation, tuple(out)),
+        "workspace": draw(st.sampled_from([1, 3000, 1 << 20])), "columns": draw(st.sampled_from([1, 7, 128])),
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@given(case=cases())
+def test_against_pytorch(backend: Backend, dtype: str, case: dict[str, Any]) -> None:
+    geometry, groups, algorithm, seed = case["geometry"], case["groups"], case["algorithm"], case["seed"]
+    x = values(seed, (case["count"], case["channels"], *geometry.size)).astype(dtype)
+    w = values(seed + 1, (case["filters"], case["channels"] // groups, *geometry.kernel)).astype(dtype)
+    bias = values(seed + 2, (case["filters"],)).astype(dtype) if case["bias"] else None
+    tx, tw = (torch.from_numpy(a.astype(np.float64)).requires_grad_() for a in (x, w))
+    (top, left), (bottom, right) = geometry.low, geometry.high
+    expected = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(tx, (left, right, top, bottom)), tw,
+        None if bias is None else torch.from_numpy(bias.astype(np.float64)), geometry.stride, 0, geometry.dilation, groups,
+    )
+    dy = values(seed + 3, tuple(expected.shape)).astype(dtype)
+    expected.backward(torch.from_numpy(dy.astype(np.float64)))
+    slack = 0.0 if dtype == "float64" else SLACK.get(algorithm, 0.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "WORKSPACE", case["workspace"])
+        patch.setattr(winograd, "COLUMNS", case["columns"])
+        ax, aw, ady = (backend.array(a) for a in (x, w, dy))
+        shift = None if bias is None else backend.array(bias)
+        y = correlate(ax, aw, shift, geometry, groups, algorithm)
+        rectified = correlate(ax, aw, shift, geometry, groups, algorithm, relu=True)
+        dx = correlate_input_gradient(ady, aw, geometry, groups, algorithm)
+        dw = correlate_weight_gradient(ax, ady, geometry, groups, algorithm)
+    assert tx.grad is not None and tw.grad is not None
+    close(backend.host(y), expected.detach().numpy(), dtype, "y", slack)
+    close(backend.host(rectified), expected.detach().numpy().clip(0), dtype, "max(y, 0)", slack)
+    close(backend.host(dx), tx.grad.numpy(), dtype, "dx", slack)
+    close(backend.host(dw), tw.grad.numpy(), dtype, "dw", slack)
+    if dtype == "float64":
+        adjoint(backend, y if bias is None else correlate(ax, aw, None, geometry, groups, algorithm), ady, ax, dx)
+
+
+@pytest.mark.parametrize(("m", "bound"), [(2, 1e-5), (4, 2e-4)])
+def test_winograds_error_is_bounded(m: int, bound: float) -> None:
+    """On outputs of variance 1, summed over many channels; the docstring states half of these bounds."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((1, 256, 28, 28)), rng.standard_normal((128, 256, 3, 3)) / np.sqrt(9 * 256)
+    geometry = Geometry((28, 28), (3, 3), (1, 1), (1, 1), (1, 1), (1, 1), (28, 28))
+    exact = correlate(x, w, None, geometry, 1, "im2col")
+    x, w = x.astype(np.float32), w.astype(np.float32)
+    assert np.abs(winograd.forward(x, w, None, geometry, m) - exact).max() < bound
+
+
+def test_weights_changed_in_place_are_seen(backend: Backend) -> None:
+    """Transformed filters are kept between calls, but never longer than the filters hold the same numbers."""
+    geometry = Geometry((6, 6), (3, 3), (1, 1), (1, 1), (1, 1), (1, 1), (6, 6))
+    x, w = backend.array(values(0, (2, 3, 6, 6))), backend.array(values(1, (4, 3, 3, 3)))
+    for place in ((0, 0, 0, 0), (3, 2, 2, 2)):
+        correlate(x, w, None, geometry, 1, "winograd4x4")
+        w[place] += 1.0
+        y, exact = (correlate(x, w, None, geometry, 1, algorithm) for algorithm in ("winograd4x4", "im2col"))
+        close(backend.host(y), backend.host(exact), "float64")
+
+
+def test_transformed_filters_go_with_the_filters_and_within_a_limit() -> None:
+    calls: list[int] = []
+
+    def transform(w: np.ndarray, m: int) -> np.ndarray:
+        calls.append(m)
+        return w * m
+
+    kept = FilterCache(transform, limit=4000)                   # 1,600 bytes an entry: room for two
+    first, second, third = (np.full(100, float(i)) for i in range(3))
+    for w in (first, first, second, second):
+        np.testing.assert_array_equal(kept.get(w, 2), 2 * w)
+    assert len(calls) == 2
+    kept.get(third, 2)
+    kept.get(first, 2)
+    assert len(calls) == 4, "the first was asked for longest ago"
+    del w, first, second, third
+    assert not kept._entries
+
+
+def test_the_choice_follows_the_shapes() -> None:
+    def chosen(channels: int, filters: int, side: int, kernel: int = 3, groups: int = 1, stride: int = 1) -> str:
+        out = -(-side // stride)
+        pad = (kernel // 2,) * 2
+        geometry = Geometry((side, side), (kernel,) * 2, (stride,) * 2, pad, pad, (1, 1), (out, out))
+        return choose(8, channels, filters, geometry, groups)
+
+    assert chosen(256, 256, 28) == "winograd4x4"
+    assert chosen(3, 64, 224) == "im2col"                       # the transforms would cost more than they save
+    assert chosen(256, 256, 28, stride=2) == "im2col"
+    assert chosen(64, 256, 28, kernel=1) == "pointwise"
+    assert chosen(64, 64, 28, groups=64) == "depthwise"
+
+
+def test_an_algorithm_that_cannot_is_refused() -> None:
+    geometry = Geometry((6, 6), (5, 5), (1, 1), (2, 2), (2, 2), (1, 1), (6, 6))
+    x, w = np.zeros((1, 2, 6, 6)), np.zeros((2, 2, 5, 5))
+    with pytest.raises(ArgumentError, match="winograd4x4 cannot do kernel"):
+        correlate(x, w, None, geometry, 1, "winograd4x4")
+    with pytest.raises(ArgumentError, match="expected algorithm auto, im2col"):
+        correlation.correlate(x, w, None, geometry, 1, "fft")

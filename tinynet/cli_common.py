@@ -1,0 +1,69 @@
+"""What all commands share: the application, the arguments that mean the same everywhere, and how a mistake is told."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import ArgumentError, TinynetError
+
+app = typer.Typer(
+    help="Convolutional networks from scratch in NumPy: train them, and see what they have learned.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)
+
+Model = Annotated[Path, typer.Argument(
+    help="A model: a file that `tinynet train` wrote, runs/cat/model.safetensors; PyTorch's weights of a known network; ONNX; "
+    "or squeezenet1_1, which is in the box.")]
+Photos = Annotated[list[Path], typer.Argument(
+    metavar="[MODEL] PHOTO...", help="Photos: JPEG, PNG, WebP; of any size. Before them a model, a file of weights "
+    "(.safetensors, .pth, .npz, .onnx), unless it is to be the ImageNet network in the box.")]
+Data = Annotated[Path | None, typer.Option(
+    help="A folder of class folders (or of train/ and test/ with these). Default: the embedded photos.")]
+Device = Annotated[str, typer.Option(help='Where to compute: "cpu", "cuda" (the first GPU), or "cuda:1" and so on.')]
+Workers = Annotated[int | None, typer.Option(help="Threads that share a batch. Default: one a core.")]
+
+
+def plainly(command: Callable[..., None]) -> Callable[..., None]:
+    """A user's mistake is one line on stderr and exit code 2; Ctrl-C is one line and 130."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except TinynetError as error:
+            print(f"tinynet: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except MemoryError as error:
+            print(f"tinynet: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as interrupt:
+            print(f"\ntinynet: {interrupt or 'interrupted'}", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:                                 # the reader, head say, has had enough
+            sys.stderr.close()
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def model_and(words: list[Path], needed: str = "", device: str = "cpu") -> tuple[Any, list[Path]]:
+    """The model that the first word names, or the one in the box, and the other words. needed: what must be among these."""
+    from .models import boxed, load_model, names_model
+
+    given = bool(words) and names_model(words[0])
+    if len(words) == given and needed:
+        raise ArgumentError(f"expected {needed} after the model {words[0]}")
+    return (load_model(words[0], device), words[1:]) if given else (boxed(device=device), words)
+
+
+def at_least(**options: tuple[int | None, int]) -> None:
+    """Options that must be at least a number."""
+    for name, (value, low) in options.items():
+        if value is not None and value < low:
+            raise ArgumentError(f"--{name.replace('_', '-')}: expected at least {low}, got {value}")

@@ -1,0 +1,162 @@
+"""What an answer depends on: what it does when the marked pixels go, or come, first (Petsiuk, Das & Saenko 2018).
+
+The answer is a class's probability, or the activation of a unit inside as a share of what it is for the whole photo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, array_module, to_host
+from ..distributed import Shards
+from ..errors import ArgumentError, ShapeError
+from ..nn import Layer
+from .observe import observe, probabilities
+from .scores import blur
+from .units import Record, Unit, select
+
+Ask = Callable[[Array, list[int]], np.ndarray]
+"""(photos (B, C, H, W), which image each is made of) → the answers (B,)."""
+
+
+class Curve(NamedTuple):
+    """How the answer moves while pixels go or come."""
+
+    shares: np.ndarray
+    """(S + 1,): the share of the pixels that was changed, 0 … 1."""
+    answers: np.ndarray
+    """(N, S + 1): for each image the class's probability, or the unit's activation as a share of that for x."""
+    area: np.ndarray
+    """(N,): the mean height of the curve, by the trapezium rule."""
+
+
+def deletion(
+    model: Layer, x: Array, maps: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None,
+    within: Array | None = None, steps: int = 32, baseline: str = "mean", batch_size: int = 32, workers: int | None = None,
+) -> Curve:
+    """Take pixels away, those of the largest `maps` first: the smaller the area, the sooner the answer goes.
+
+    x: (N, C, H, W). maps: (N, H, W), larger is more important; ties go in random order, the same in each call. target: a class,
+    or one an image (default: the class the model says). layer, unit: instead, a unit inside, as for Attribution.attribute; its
+    share of nothing is nothing. within: (H, W), the pixels that take part (default: all), such as a unit's receptive field.
+    baseline: what stands in for a pixel: "mean" (0, the mean colour of a normalised photo) or "blur" (the photo under a Gaussian
+    whose σ is a tenth of its shorter side). workers: threads that share a batch (None: one a core).
+    """
+    with Shards(workers) as shards:
+        ask = _asker(model, x, target, layer, unit, shards)
+        return _curve(ask, x, x, _baseline(x, baseline), maps, within, steps, batch_size)
+
+
+def insertion(
+    model: Layer, x: Array, maps: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None,
+    within: Array | None = None, steps: int = 32, baseline: str = "blur", batch_size: int = 32, workers: int | None = None,
+) -> Curve:
+    """Put pixels into the baseline, those of the largest `maps` first: the larger the area, the sooner the answer comes.
+
+    Outside `within` stands the baseline, too.
+    """
+    with Shards(workers) as shards:
+        ask = _asker(model, x, target, layer, unit, shards)
+        return _curve(ask, x, _baseline(x, baseline), x, maps, within, steps, batch_size)
+
+
+class Areas(NamedTuple):
+    """Deletion's and insertion's areas in the order of a map, and in random order."""
+
+    deletion: float
+    insertion: float
+    random_deletion: float
+    random_insertion: float
+
+
+def unit_areas(
+    model: Layer, x: Array, map: Array, layer: str, unit: Unit, within: Array, steps: int, workers: int | None = None
+) -> Areas:
+    """How far a map (1, H, W) shows what a unit of one photo x (1, C, H, W) depends on, over the pixels that it sees."""
+    xp = array_module(x)
+    random = xp.asarray(np.random.default_rng(0).random(map.shape).astype(str(map.dtype)))
+    twice, both = xp.concatenate([x, x]), xp.concatenate([map, random])
+    (gone, gone_random), (come, come_random) = (
+        ask(model, twice, both, layer=layer, unit=unit, within=within, steps=steps, workers=workers).area.tolist()
+        for ask in (deletion, insertion)
+    )
+    return Areas(gone, come, gone_random, come_random)
+
+
+def _asker(model: Layer, x: Array, target: Any, layer: str | None, unit: Unit | None, shards: Shards) -> Ask:
+    if layer is None:
+        if unit is not None:
+            raise ArgumentError("a unit needs the layer it is of: give layer= and unit=, or target= for a class")
+        xp = array_module(x)
+        chosen = (
+            probabilities(shards.infer(model, x)).argmax(axis=1) if target is None
+            else np.broadcast_to(to_host(xp.asarray(target)), (len(x),))
+        )
+
+        def probability(images: Array, which: list[int]) -> np.ndarray:
+            return probabilities(shards.infer(model, images))[np.arange(len(which)), chosen[which]]
+
+        return probability
+    whole = observe(model, x, [layer], shards).layers[layer]
+    mask = select(Record((), whole, layer), target, unit)       # the unit that is strongest in x stays in question
+    axes = tuple(range(1, whole.ndim))
+    value = to_host((whole * mask).sum(axis=axes)).astype(np.float64)
+
+    def share(images: Array, which: list[int]) -> np.ndarray:
+        y = observe(model, images, [layer], shards).layers[layer]
+        found = to_host((y * mask[array_module(y).asarray(np.array(which))]).sum(axis=axes)).astype(np.float64)
+        of = value[which]
+        return np.divide(found, of, out=np.zeros_like(found), where=of != 0)
+
+    return share
+
+
+def _curve(
+    ask: Ask, x: Array, first: Array, then: Array, maps: Array, within: Array | None, steps: int, batch_size: int
+) -> Curve:
+    """From `first` to `then`, pixel by pixel."""
+    xp, (n, _, h, w) = array_module(x), x.shape
+    if tuple(maps.shape) != (n, h, w):
+        raise ShapeError(f"expected maps {(n, h, w)}, one value a pixel of x, got {tuple(maps.shape)}")
+    if steps < 1 or batch_size < 1:
+        raise ArgumentError(f"expected steps and batch_size of at least 1, got {steps}, {batch_size}")
+    taking = np.ones((h, w), bool) if within is None else np.asarray(to_host(within)).astype(bool)
+    if taking.shape != (h, w) or not taking.any():
+        raise ShapeError(f"expected within {(h, w)} with at least one pixel, got {taking.shape} with {int(taking.sum())}")
+    pixels = int(taking.sum())
+    steps = min(steps, pixels)
+    counts = np.linspace(0, pixels, steps + 1).round().astype(int)
+    place = xp.asarray(_places(to_host(maps), taking))          # (N, 1, H, W): 0 for the most important pixel
+    found = np.empty((n, steps + 1))
+    todo = [(i, s) for i in range(n) for s in range(steps + 1)]
+    for begin in range(0, len(todo), batch_size):
+        part = todo[begin : begin + batch_size]
+        images = xp.stack([xp.where(place[i] < int(counts[s]), then[i], first[i]) for i, s in part])
+        for (i, s), answer in zip(part, ask(images, [i for i, _ in part]), strict=True):
+            found[i, s] = answer
+    shares = counts / pixels
+    return Curve(shares, found, np.trapezoid(found, shares, axis=1))
+
+
+def _places(maps: np.ndarray, taking: np.ndarray) -> np.ndarray:
+    """(N, H, W) → (N, 1, H, W): the place of each pixel in the order of falling importance; those that do not take part last."""
+    flat, out = maps.reshape(len(maps), -1), ~taking.ravel()
+    ties = np.random.default_rng(0).random(flat.shape[1])
+    order = np.stack([np.lexsort((ties, -row, out)) for row in flat.astype(np.float64)])
+    place = np.empty_like(order)
+    np.put_along_axis(place, order, np.arange(flat.shape[1])[None], axis=1)
+    return place.reshape(len(maps), 1, *maps.shape[1:])
+
+
+def _baseline(x: Array, kind: str) -> Array:
+    if kind == "mean":
+        return array_module(x).zeros_like(x)
+    if kind == "blur":
+        return blur(x, min(x.shape[2:]) / 10)
+    raise ArgumentError(f'expected baseline "mean" or "blur", got {kind!r}')
+
+
+__all__ = ["Areas", "Curve", "deletion", "insertion", "unit_areas"]

@@ -1,0 +1,94 @@
+"""Correlation over N spatial axes, its two adjoints, and the choice of the algorithm that computes them.
+
+    y[n, o, p] = Σ_c Σ_k w[o, c, k] · x[n, c, p·stride + k·dilation − padding]
+
+This one linear map is all of convolution: conv is its forward, its input gradient is the transposed convolution, and both share
+the weight gradient. Every algorithm computes the same three; they differ in speed and in the last digits. With `groups`, the
+channels fall into that many parts which do not see each other.
+"""
+
+from __future__ import annotations
+
+from ..backend import Array
+from ..errors import ArgumentError
+from . import depthwise, im2col, pointwise, winograd
+from .geometry import Geometry
+
+ALGORITHMS = ("auto", "im2col", "pointwise", "depthwise", "winograd2x2", "winograd4x4")
+"""auto: what is fastest for the shapes. The others are for those who want to compare; each says in its file what it can do."""
+
+_WORTH = 0.85
+"""What Winograd's algorithm must at most cost to be taken: it pays with digits, too."""
+
+
+def correlate(
+    x: Array, w: Array, bias: Array | None, geometry: Geometry, groups: int, algorithm: str = "auto", relu: bool = False
+) -> Array:
+    """Y = W X + b, and max(Y, 0) if relu. x: (N, C, *size), w: (O, C/G, *kernel), bias: (O,) or None. Returns (N, O, *out)."""
+    name = _resolve(algorithm, x.shape, w.shape[0], geometry, groups)
+    if name.startswith("winograd"):
+        return winograd.forward(x, w, bias, geometry, int(name[-1]), relu)
+    if name == "pointwise":
+        return pointwise.forward(x, w, bias, geometry, groups, relu)
+    if name == "depthwise":
+        return depthwise.forward(x, w, bias, geometry, groups, relu)
+    return im2col.forward(x, w, bias, geometry, groups, relu)
+
+
+def correlate_input_gradient(dy: Array, w: Array, geometry: Geometry, groups: int, algorithm: str = "auto") -> Array:
+    """dX = Wᵀ dY. dy: (N, O, *out), w: (O, C/G, *kernel). Returns (N, C, *size)."""
+    name = _resolve(algorithm, (dy.shape[0], w.shape[1] * groups), w.shape[0], geometry, groups)
+    if name.startswith("winograd"):
+        return winograd.input_gradient(dy, w, geometry, int(name[-1]))
+    if name == "pointwise":
+        return pointwise.input_gradient(dy, w, geometry, groups)
+    if name == "depthwise":
+        return depthwise.input_gradient(dy, w, geometry, groups)
+    return im2col.input_gradient(dy, w, geometry, groups)
+
+
+def correlate_weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int, algorithm: str = "auto") -> Array:
+    """dW = dY Xᵀ, summed over all positions. x: (N, C, *size), dy: (N, O, *out). Returns (O, C/G, *kernel)."""
+    name = _resolve(algorithm, x.shape, dy.shape[1], geometry, groups)
+    if name.startswith("winograd"):
+        return winograd.weight_gradient(x, dy, geometry, int(name[-1]))
+    if name == "pointwise":
+        return pointwise.weight_gradient(x, dy, geometry, groups)
+    if name == "depthwise":
+        return depthwise.weight_gradient(x, dy, geometry, groups)
+    return im2col.weight_gradient(x, dy, geometry, groups)
+
+
+def choose(count: int, channels: int, filters: int, geometry: Geometry, groups: int) -> str:
+    """The algorithm for `count` images. It follows from the shapes alone."""
+    if pointwise.fits(geometry, groups):
+        return "pointwise"
+    if depthwise.fits(geometry, groups, channels):
+        return "depthwise"
+    if winograd.fits(geometry, groups):
+        costs = {f"winograd{m}x{m}": winograd.cost(m, count, channels, filters, geometry) for m in (4, 2)}
+        best = min(costs, key=costs.__getitem__)
+        if costs[best] < _WORTH:
+            return best
+    return "im2col"
+
+
+def _resolve(algorithm: str, shape: tuple[int, ...], filters: int, geometry: Geometry, groups: int) -> str:
+    """The name of what will run. Raises ArgumentError if the algorithm that was asked for cannot do this correlation."""
+    count, channels = shape[:2]
+    if algorithm == "auto":
+        return choose(count, channels, filters, geometry, groups)
+    can = {
+        "im2col": True, "pointwise": pointwise.fits(geometry, groups),
+        "depthwise": depthwise.fits(geometry, groups, channels),
+        "winograd2x2": winograd.fits(geometry, groups), "winograd4x4": winograd.fits(geometry, groups),
+    }
+    if algorithm not in can:
+        raise ArgumentError(f"convolution: expected algorithm {', '.join(ALGORITHMS)}, got {algorithm!r}")
+    if not can[algorithm]:
+        able = ", ".join(name for name, fits in can.items() if fits)
+        raise ArgumentError(
+            f"convolution: {algorithm} cannot do kernel {geometry.kernel}, stride {geometry.stride}, "
+            f"dilation {geometry.dilation}, groups {groups}; what can: auto, {able}"
+        )
+    return algorithm

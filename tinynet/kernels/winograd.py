@@ -1,0 +1,316 @@
+"""3×3 correlation with stride 1 by Winograd's minimal filtering, and its two adjoints.
+
+Overlapping tiles d of a × a input cells (a = m + 2) give m × m outputs each, and a filter g is transformed once:
+
+    y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A             F(m×m, 3×3), summed over the input channels
+
+(Winograd 1980; Lavin & Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, equations 12 and 13.) For
+m = 4 that are 36 products for 16 outputs instead of 144. With both transforms written as one matrix each, 𝐁 = Bᵀ ⊗ Bᵀ (a², a²),
+𝐀 = Aᵀ ⊗ Aᵀ (m², a²), 𝐆 = G ⊗ G (a², 9), the sum over the channels is a² matrix products, one for each place k of a tile:
+
+    V = 𝐁 d     (a², C, T)                        U = 𝐆 w     (a², O, C)
+    y = 𝐀 M     (m², O, T)                        M_k = U_k V_k
+
+The form is linear in d and in w, so both gradients are the same steps transposed, in the other order:
+
+    E = 𝐀ᵀ dy   (a², O, T)                        dd = 𝐁ᵀ (U_kᵀ E_k)           dw = 𝐆ᵀ (E_k V_kᵀ)
+
+Errors. The transforms of m = 4 multiply by numbers up to 8, and what cancels afterwards leaves rounding errors behind: on outputs
+of variance 1 the largest is about 1e-4 in float32, of m = 2 about 5e-6 (im2col: 2e-6). A NaN or an infinity in the input reaches
+its whole tile, up to m − 1 cells further than a sum over windows would carry it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, array_module
+from .filter_cache import FilterCache
+from .geometry import Geometry
+from .scratch import scratch
+from .tiles import WORKSPACE, tiles
+
+COLUMNS = 128
+"""Tiles in one product, at least: U is read anew for every product, and of many channels it is large."""
+_SMALL = 8
+"""Rows of fewer tiles than this are too short to be copied one by one; then the images lie next to each other in memory."""
+
+
+def fits(geometry: Geometry, groups: int) -> bool:
+    """Whether this correlation is one that Winograd's algorithm does: 3×3, stride 1, no dilation, no groups."""
+    return geometry.kernel == (3, 3) and geometry.stride == (1, 1) and geometry.dilation == (1, 1) and groups == 1
+
+
+def cost(m: int, count: int, channels: int, filters: int, geometry: Geometry) -> float:
+    """About how much longer this takes than a product over columns: below 1 it is faster.
+
+    (a/m)² products an output stand against 9. To them come reading U once for all tiles, as long as a few dozen tiles take; the
+    transforms, which weigh less the more channels share them; and cells that the tiles cover in vain. The figures are fitted to
+    two dozen shapes (benchmarks/NOTES.md).
+    """
+    tiles_each = prod(-(-out // m) for out in geometry.out)
+    products = ((m + 2) / m) ** 2 * (1 + 24 / max(1, count * tiles_each)) * (1.9 if m == 2 else 1.0)
+    transforms = {2: 77, 4: 127}[m] * (1 / channels + 1 / filters)
+    filled = prod(geometry.out) / (tiles_each * m * m)
+    return (products + transforms) / (9 * filled) * (1.0 if filled == 1 else 1.4)
+
+
+def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, m: int, relu: bool = False) -> Array:
+    """Y = W X + b, and max(Y, 0) if relu. x: (N, C, H, W), w: (O, C, 3, 3). Returns (N, O, *out)."""
+    xp, (o, c) = array_module(x), w.shape[:2]
+    u, forms = filters(w, m), _forms(xp, m, str(x.dtype))
+    layout = _Layout.of(geometry, m, x, o)
+    y = xp.empty((x.shape[0], o, *geometry.out), dtype=x.dtype)
+    shift = 0 if bias is None else bias.reshape(-1, 1, 1, 1)
+    for images, rows in layout.parts():
+        if rows.start == 0:
+            whole = layout.framed(x[images], layout.padded, geometry.low)
+            target = layout.canvas_for(y[images], layout.covered, "target")
+        v = _times("v", forms.b, layout.inputs(whole, rows))                # (a², C·T)
+        products = _times("products", u, v.reshape(len(u), c, -1))          # (a², O, T)
+        place = layout.blocks(target, rows)                                 # (m, m, O, *grid)
+        result = _times("tiles", forms.a, products).reshape(place.shape)
+        if relu:
+            result += shift                                                 # while the tile is in cache
+            xp.maximum(result, 0, out=place)
+        else:
+            xp.add(result, shift, out=place)
+        if rows.stop == layout.grid[0]:
+            layout.unframe(target, y[images], (0, 0))
+    return y
+
+
+def input_gradient(dy: Array, w: Array, geometry: Geometry, m: int) -> Array:
+    """dX = Wᵀ dY. dy: (N, O, *out). Returns (N, C, *size)."""
+    xp, (o, c) = array_module(dy), w.shape[:2]
+    u, forms = filters(w, m).swapaxes(1, 2), _forms(xp, m, str(dy.dtype))   # (a², C, O)
+    layout = _Layout.of(geometry, m, dy, c)
+    dx = xp.empty((dy.shape[0], c, *geometry.size), dtype=dy.dtype)
+    for images, rows in layout.parts():
+        if rows.start == 0:
+            signal = layout.framed(dy[images], layout.covered, (0, 0), "signal")
+            target = layout.canvas_for(dx[images], layout.padded, "target")
+            target[...] = 0
+        e = _times("v", forms.a.T, layout.copied(layout.blocks(signal, rows)))  # (a², O·T)
+        products = _times("products", u, e.reshape(len(u), o, -1))          # (a², C, T)
+        layout.add_back(_times("tiles", forms.b.T, products), target, rows)
+        if rows.stop == layout.grid[0]:
+            layout.unframe(target, dx[images], geometry.low)
+    return dx
+
+
+def weight_gradient(x: Array, dy: Array, geometry: Geometry, m: int) -> Array:
+    """dW = dY Xᵀ. x: (N, C, H, W), dy: (N, O, *out). Returns (O, C, 3, 3)."""
+    xp, o, c = array_module(x), dy.shape[1], x.shape[1]
+    forms = _forms(xp, m, str(x.dtype))
+    layout = _Layout.of(geometry, m, x, o)
+    du = None
+    for images, rows in layout.parts():
+        if rows.start == 0:
+            whole = layout.framed(x[images], layout.padded, geometry.low)
+            signal = layout.framed(dy[images], layout.covered, (0, 0), "signal")
+        v = _times("v", forms.b, layout.inputs(whole, rows))                # (a², C·T)
+        e = _times("e", forms.a.T, layout.copied(layout.blocks(signal, rows)))  # (a², O·T)
+        v, e = v.reshape(len(v), c, -1), e.reshape(len(e), o, -1)
+        if du is None:
+            du = e @ v.swapaxes(1, 2)                                       # (a², O, C)
+        else:
+            du += _times("products", e, v.swapaxes(1, 2))
+    if du is None:
+        return xp.zeros((o, c, 3, 3), dtype=x.dtype)
+    return (du.reshape(len(du), -1).T @ forms.g).reshape(o, c, 3, 3)
+
+
+def _times(place: str, matrix: Array, x: Array) -> Array:
+    """matrix @ x into scratch memory; of a plain matrix with x (k, …) seen as (k, ·)."""
+    xp = array_module(matrix, x)
+    if matrix.ndim == 2:
+        x = x.reshape(matrix.shape[1], -1)
+    shape = (*matrix.shape[:-1], x.shape[-1])
+    return xp.matmul(matrix, x, out=scratch(xp, place, shape, x.dtype))
+
+
+def filters(w: Array, m: int) -> Array:
+    """U = 𝐆 w (a², O, C)."""
+    xp = array_module(w)
+    if xp is np:
+        return _kept.get(w, m)
+    return _transformed(w, m)
+
+
+def _transformed(w: Array, m: int) -> Array:
+    o, c = w.shape[:2]
+    return (_forms(array_module(w), m, str(w.dtype)).g @ w.reshape(o * c, 9).T).reshape(-1, o, c)
+
+
+_kept = FilterCache(_transformed)
+
+
+class _Forms(NamedTuple):
+    """The transforms as matrices."""
+
+    b: Array
+    """𝐁 (a², a²)."""
+    a: Array
+    """𝐀 (m², a²)."""
+    g: Array
+    """𝐆 (a², 9)."""
+
+
+# The polynomials are evaluated at 0, ±1, ∞ for m = 2, and at 0, ±1, ±2, ∞ for m = 4.
+_B = {
+    2: [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
+    4: [
+        [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1],
+    ],
+}
+_G = {
+    2: [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
+    4: [
+        [1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1],
+    ],
+}
+_A = {
+    2: [[1, 1, 1, 0], [0, 1, -1, -1]],
+    4: [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
+}
+
+
+@cache
+def _host_forms(m: int, dtype: str) -> _Forms:
+    b, a, g = (np.array(matrices[m], np.float64) for matrices in (_B, _A, _G))
+    return _Forms(*(np.kron(matrix, matrix).astype(dtype) for matrix in (b, a, g)))
+
+
+def _forms(xp: Any, m: int, dtype: str) -> _Forms:
+    host = _host_forms(m, dtype)
+    return host if xp is np else _Forms(*(xp.asarray(matrix) for matrix in host))
+
+
+class _Layout(NamedTuple):
+    """How the tiles of all images are laid out, and how many are transformed at a time.
+
+    A canvas holds some images with a frame around them: (n, C, height, width), or (C, height, width, n) where rows are
+    short, so that what is copied is never only a few numbers long. The axes of its tiles, the grid, are (n, rows, columns) or
+    (rows, columns, n).
+    """
+
+    m: int
+    grid: tuple[int, int]
+    """Rows and columns of tiles in one image."""
+    images: int
+    bytes_per_row: int
+    """What one row of tiles of one image takes while it is worked on."""
+    workspace: int
+    images_last: bool
+
+    @classmethod
+    def of(cls, geometry: Geometry, m: int, x: Array, others: int) -> _Layout:
+        """x: what the tiles are cut from; others: the number of channels on the other side of the product."""
+        rows, columns = (-(-out // m) for out in geometry.out)
+        bytes_per_tile = (m + 2) ** 2 * (2 * x.shape[1] + 2 * others) * x.dtype.itemsize
+        return cls(
+            m, (rows, columns), x.shape[0], bytes_per_tile * columns, max(WORKSPACE, COLUMNS * bytes_per_tile),
+            columns < _SMALL and columns < x.shape[0],
+        )
+
+    @property
+    def covered(self) -> tuple[int, int]:
+        """Rows and columns of output cells that the tiles cover, those beyond the output among them."""
+        return self.m * self.grid[0], self.m * self.grid[1]
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Rows and columns of input cells that the tiles cover."""
+        return self.covered[0] + 2, self.covered[1] + 2
+
+    def parts(self) -> Any:
+        """(images, rows of tiles), the rows of an image one after the other."""
+        return tiles(self.images, self.grid[0], self.bytes_per_row, self.workspace)
+
+    def canvas_for(self, x: Array, size: tuple[int, int], place: str) -> Array:
+        """Room for a framed x (n, C, …) in scratch memory; x itself where it can serve as its own canvas."""
+        if tuple(x.shape[2:]) == size and not self.images_last:
+            return x
+        n, c = x.shape[:2]
+        shape = (c, *size, n) if self.images_last else (n, c, *size)
+        return scratch(array_module(x), place, shape, x.dtype)
+
+    def framed(self, x: Array, size: tuple[int, int], low: tuple[int, ...], place: str = "whole") -> Array:
+        """x (n, C, h, w) on a canvas of that size, `low` cells from its upper and left edge, zeros around it."""
+        canvas = self.canvas_for(x, size, place)
+        if canvas is not x:
+            spatial, inside = ((1, 2) if self.images_last else (2, 3)), self._inside(x, low)
+            for axis, begin, length in zip(spatial, low, x.shape[2:], strict=True):
+                before = (slice(None),) * axis
+                canvas[(*before, slice(0, begin))] = 0
+                canvas[(*before, slice(begin + length, None))] = 0
+            canvas[inside] = x.transpose(1, 2, 3, 0) if self.images_last else x
+        return canvas
+
+    def unframe(self, canvas: Array, x: Array, low: tuple[int, ...]) -> None:
+        """The other way: x (n, C, h, w) from its canvas."""
+        if canvas is not x:
+            inside = canvas[self._inside(x, low)]
+            x[...] = inside.transpose(3, 0, 1, 2) if self.images_last else inside
+
+    def _inside(self, x: Array, low: tuple[int, ...]) -> tuple[Any, ...]:
+        """Index of x (n, C, h, w) in its canvas."""
+        inside = tuple(slice(begin, begin + length) for begin, length in zip(low, x.shape[2:], strict=True))
+        return (slice(None), *inside) if self.images_last else (..., *inside)
+
+    def inputs(self, canvas: Array, rows: slice) -> Array:
+        """A copy (a, a, C, *grid) of the input tiles, a × a cells that overlap by two."""
+        return self.copied(self._view(canvas, rows, self.m + 2))
+
+    def copied(self, view: Array) -> Array:
+        """The tiles of a view in one piece, in scratch memory."""
+        xp = array_module(view)
+        tiles = scratch(xp, "tiles", view.shape, view.dtype)
+        xp.copyto(tiles, view)
+        return tiles
+
+    def blocks(self, canvas: Array, rows: slice) -> Array:
+        """A view (m, m, C, *grid) of the m × m blocks that lie side by side."""
+        return self._view(canvas, rows, self.m)
+
+    def _view(self, canvas: Array, rows: slice, side: int) -> Array:
+        count = rows.stop - rows.start
+        if self.images_last:
+            (c, _, _, n), (channel, row, cell, image) = canvas.shape, canvas.strides
+            canvas = canvas[:, rows.start * self.m :]
+            grid, steps = (count, self.grid[1], n), (self.m * row, self.m * cell, image)
+        else:
+            (n, c, _, _), (image, channel, row, cell) = canvas.shape, canvas.strides
+            canvas = canvas[:, :, rows.start * self.m :]
+            grid, steps = (n, count, self.grid[1]), (image, self.m * row, self.m * cell)
+        return array_module(canvas).lib.stride_tricks.as_strided(canvas, (side, side, c, *grid), (row, cell, channel, *steps))
+
+    def add_back(self, back: Array, canvas: Array, rows: slice) -> None:
+        """Add tiles (a², C·T) to the cells that they came from, where up to four of them overlap."""
+        m, place = self.m, self.blocks(canvas, rows)                        # (m, m, C, *grid)
+        back = back.reshape(m + 2, m + 2, *place.shape[2:])
+        down, right = (3, 4) if self.images_last else (4, 5)                # axes of the grid
+        first, last = (lambda axis: _along(axis, slice(1, None))), (lambda axis: _along(axis, slice(0, -1)))
+        # The two columns that a tile shares with its right neighbour are added to it, then the two rows to the one below.
+        back[:, :2][first(right)] += back[:, m:][last(right)]
+        back[:2][first(down)] += back[m:][last(down)]
+        place[:2, :] += back[:2, :m]                                        # the part above may have left something here
+        place[2:, :] = back[2:m, :m]
+        # What hangs over the part's right and lower edge.
+        edge_right, edge_down = _along(right, slice(-1, None)), _along(down, slice(-1, None))
+        hanging = self._view(canvas, rows, m + 2)
+        hanging[2:m, m:][edge_right] += back[2:m, m:][edge_right]
+        hanging[:2, m:][edge_right] += back[:2, m:][edge_right]
+        hanging[m:, :m][edge_down] += back[m:, :m][edge_down]
+        hanging[m:, m:][edge_down][edge_right] += back[m:, m:][edge_down][edge_right]
+
+
+def _along(axis: int, part: slice) -> tuple[Any, ...]:
+    return (*(slice(None),) * axis, part)

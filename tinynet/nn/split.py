@@ -1,0 +1,46 @@
+"""A network in two: what comes up to a layer, and the rest. The layers are the same ones, under the same names."""
+
+from __future__ import annotations
+
+from ..errors import ArgumentError
+from .containers import Container, Sequential, _visible
+from .layer import Layer, join
+
+
+def split(model: Layer, last: str) -> tuple[Sequential, Sequential]:
+    """(base, head) with head(base(x)) = model(x): the base ends with the layer at the dotted path `last`.
+
+    Nothing is copied: a step of learning on the head is one on the model, and the names of its parameters are the model's.
+    Raises ArgumentError with the nearest names for a layer that is not there, for one that stands in a branch (Concat, Residual),
+    and where a layer would be in both.
+    """
+    model.layer(last)
+    base, head = _halves(model, last, "")
+    shared = {id(layer) for _, layer in base.layers()} & {id(layer) for _, layer in head.layers() if layer.parameter_names}
+    if shared:
+        raise ArgumentError(f"split: a layer before {last!r} is used again behind it")
+    return base, head
+
+
+def _halves(model: Layer, last: str, path: str) -> tuple[Sequential, Sequential]:
+    if not isinstance(model, Sequential):
+        raise ArgumentError(f"split: {last!r} stands in a branch or is no layer of its own; name a layer that all signals pass")
+    base: dict[str, Layer] = {}
+    head: dict[str, Layer] = {}
+    found = False
+    for name, child in model.named_children():
+        here = join(path, _visible(name))
+        if found:
+            head[name] = child
+        elif here == last and _visible(name):
+            base[name], found = child, True
+        elif any(inner == last for inner, _ in child.layers(here) if inner != path) and isinstance(child, Container):
+            base[name], head[name] = _halves(child, last, here)
+            found = True
+        else:
+            base[name] = child
+    return Sequential(base), Sequential({name: child for name, child in head.items() if not _empty(child)})
+
+
+def _empty(layer: Layer) -> bool:
+    return isinstance(layer, Sequential) and not len(layer)
