@@ -92,7 +92,7 @@ def test_evaluate_and_predict_say_the_same(gpu: Any, photos: Path, both: dict[st
 
 
 def test_explain_atlas_and_study_are_those_of_the_host(gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._BUILDERS, "studynet", studynet)
+    monkeypatch.setitem(registry._ENTRIES, "studynet", registry.Entry(studynet))
     model, test = tmp_path / "model.safetensors", tmp_path / "photos"
     tiny_model().save(model)
     write(test, tiny_photos(24))
