@@ -18,6 +18,7 @@ settings.register_profile(
     "repeatable", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("search", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("few", settings.get_profile("repeatable"), max_examples=8)      # under the address sanitiser
 settings.register_profile("mutation", settings.get_profile("repeatable"), phases=[Phase.generate])  # for mutate.py
 settings.load_profile("repeatable")
 

@@ -337,6 +337,11 @@ class DeviceArray:
 
     # Doors to the host that one has to open by hand.
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
+        if out is not None:
+            if out.shape != self.shape or out.dtype != self.dtype:
+                raise _refuse("get", out)
+            out[...] = self._host
+            return out
         return self._host.copy(order=order)  # type: ignore[arg-type]
 
     def item(self) -> Any:
@@ -370,6 +375,7 @@ class DeviceArray:
     nbytes = property(lambda self: self._host.nbytes)
     flags = property(lambda self: Flags(self._host.flags))
     device = property(lambda self: SimpleNamespace(id=0))
+    data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
     T = property(lambda self: DeviceArray(self._host.T))
     mT = property(lambda self: DeviceArray(self._host.mT))
     real = property(lambda self: DeviceArray(self._host.real))

@@ -7,12 +7,14 @@ stay there. CuPy is looked up only when it has been imported already, or when a 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .errors import DeviceError, DtypeError
+from .errors import ArgumentError, DeviceError, DtypeError
 
 Array = Any  # numpy.ndarray or cupy.ndarray; no common static type exists
 
@@ -70,8 +72,11 @@ def _cupy() -> Any:
         ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CuPy raises its own CUDARuntimeError: no driver, driver too old, …
-        raise DeviceError(f"CUDA was asked for, but no GPU can be used: {error}") from None
+    except Exception as error:  # CuPy raises its own CUDARuntimeError
+        why = str(error).partition("\n")[0]
+        if "InsufficientDriver" in why:                         # what it says of a driver too old, and of none at all
+            why += "; is there a GPU here, and is its driver new enough for this CuPy? (nvidia-smi tells)"
+        raise DeviceError(f"CUDA was asked for, but no GPU can be used: {why}") from None
     if count == 0:
         raise DeviceError("CUDA was asked for, but this machine shows no GPU")
     return cupy
@@ -124,3 +129,46 @@ def synchronize(target: str | Device = "cpu") -> None:
     target = device(target)
     if target.kind == "cuda":
         _cupy().cuda.Device(target.index).synchronize()
+
+
+PRECISIONS = ("float32", "tf32", "float16")
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """How a GPU computes; see gpu_options."""
+
+    precision: str = "float32"
+    workspace: int = 64 << 20
+
+
+_gpu_options = GpuOptions()
+
+
+@contextmanager
+def gpu_options(*, precision: str | None = None, workspace: int | None = None) -> Iterator[GpuOptions]:
+    """Within the block, how a GPU computes; None leaves an option as it is. A CPU computes as ever.
+
+    precision: of the products of float32 matrices, those inside convolutions included. "float32"; "tf32": their factors are
+        rounded to 10 bits of mantissa; "float16": their factors are stored as float16, each array scaled by a power of two so
+        that its largest number fits. The sums are float32 in all three, and so are the results.
+    workspace: bytes that the column matrix of a convolution may take. Less costs time, more costs memory; never accuracy.
+
+    It holds for the whole process, all its threads. Raises ArgumentError for other values.
+    """
+    global _gpu_options
+    if precision is not None and precision not in PRECISIONS:
+        raise ArgumentError(f'gpu_options: expected precision "float32", "tf32" or "float16", got {precision!r}')
+    if workspace is not None and (isinstance(workspace, bool) or not isinstance(workspace, int) or workspace < 1):
+        raise ArgumentError(f"gpu_options: expected workspace in bytes, at least 1, got {workspace!r}")
+    before = _gpu_options
+    _gpu_options = GpuOptions(precision or before.precision, workspace or before.workspace)
+    try:
+        yield _gpu_options
+    finally:
+        _gpu_options = before
+
+
+def current_gpu_options() -> GpuOptions:
+    """The options that hold now."""
+    return _gpu_options

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_common import Data, Model, Photos, Workers, app, at_least, model_and, plainly
+from . import backend
+from .cli_common import Data, Device, Model, Photos, Workers, app, at_least, model_and, plainly
 from .errors import ArgumentError, TinynetError
 
 
@@ -33,6 +34,9 @@ def train(
     output: Annotated[Path, typer.Option(help="The folder for the model, curves, figures and checkpoints.")] = Path("runs/cat"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder.")] = False,
     workers: Workers = None,
+    device: Device = "cpu",
+    precision: Annotated[str, typer.Option(
+        help="Of the matrix products on a GPU: float32, tf32 or float16; sums and results are float32.")] = "float32",
 ) -> None:
     """Train a classifier of photos; by default cat or not, on the embedded photos, in a few minutes."""
     from .models import load_model
@@ -40,6 +44,8 @@ def train(
     from .train.photos import check_size, embedded_parts, folder_parts
 
     at_least(epochs=(epochs, 1), seed=(seed, 0), per_class=(per_class, 0), workers=(workers, 1))
+    if backend.device(device).kind == "cpu" and precision != "float32":
+        raise ArgumentError(f"--precision {precision} is a GPU's: give --device cuda, too")
     if start is not None and (data is None or size is not None):
         raise ArgumentError("--from goes with --data DIR, and without --size: the size is that of the trained network")
     if start is None and freeze is not None:
@@ -58,11 +64,12 @@ def train(
         parts = folder_parts(data, test, per_class=draw, cache=recipe.cache, seed=seed, progress=True)
     print(parts.description)
     words = ["tinynet", *sys.argv[1:]]
-    train_classifier(
-        parts, recipe, output, seed=seed, epochs=epochs, workers=workers, resume=resume,
-        positive="cat" if "cat" in parts.train.classes else None,
-        command=shlex.join(word for word in words if word != "--resume"), start=begun, freeze=freeze,
-    )
+    with backend.gpu_options(precision=precision):
+        train_classifier(
+            parts, recipe, output, seed=seed, epochs=epochs, workers=workers, resume=resume, device=device,
+            positive="cat" if "cat" in parts.train.classes else None,
+            command=shlex.join(word for word in words if word != "--resume"), start=begun, freeze=freeze,
+        )
 
 
 @app.command()
@@ -72,6 +79,7 @@ def evaluate(
     data: Data = None,
     output: Annotated[Path | None, typer.Option(help="A folder for the confusion matrix and the sheet of predictions.")] = None,
     workers: Workers = None,
+    device: Device = "cpu",
 ) -> None:
     """Say how well a model does on the photos of a folder; by default on the embedded test photos."""
     from .data import ImageFolder, Loader, cached, embedded
@@ -84,7 +92,7 @@ def evaluate(
     from .train.plots import plot_confusion_matrix, plot_predictions
 
     at_least(workers=(workers, 1))
-    trained = load_model(model)
+    trained = load_model(model, device)
     photos: Any = embedded("test") if data is None else ImageFolder(data)
     check_classes(photos.classes, trained.classes, str(data or "the embedded photos"))
     if data is not None:                                        # decoded at once: a broken photo is left out
@@ -108,6 +116,7 @@ def evaluate(
 def predict(
     photos: Photos,
     top: Annotated[int, typer.Option(help="Classes to name for each photo, the most probable first.")] = 1,
+    device: Device = "cpu",
 ) -> None:
     """Say what is on photos: class and probability, a line a photo. A photo that cannot be read is named, and the
     exit code is 1.
@@ -118,7 +127,7 @@ def predict(
     from .train import predict as run
 
     at_least(top=(top, 1))
-    trained, paths = model_and(photos, "a photo")
+    trained, paths = model_and(photos, "a photo", device)
     transform, failed, width = trained.preprocessing.transform(), False, max(len(str(path)) for path in paths)
     for path in paths:
         try:

@@ -25,6 +25,7 @@ Photos = Annotated[list[Path], typer.Argument(
     "(.safetensors, .pth, .npz, .onnx), unless it is to be the ImageNet network in the box.")]
 Data = Annotated[Path | None, typer.Option(
     help="A folder of class folders (or of train/ and test/ with these). Default: the embedded photos.")]
+Device = Annotated[str, typer.Option(help='Where to compute: "cpu", "cuda" (the first GPU), or "cuda:1" and so on.')]
 Workers = Annotated[int | None, typer.Option(help="Threads that share a batch. Default: one a core.")]
 
 
@@ -38,6 +39,9 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
         except TinynetError as error:
             print(f"tinynet: {error}", file=sys.stderr)
             raise typer.Exit(2) from None
+        except MemoryError as error:
+            print(f"tinynet: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+            raise typer.Exit(2) from None
         except KeyboardInterrupt as interrupt:
             print(f"\ntinynet: {interrupt or 'interrupted'}", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -48,14 +52,14 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def model_and(words: list[Path], needed: str = "") -> tuple[Any, list[Path]]:
+def model_and(words: list[Path], needed: str = "", device: str = "cpu") -> tuple[Any, list[Path]]:
     """The model that the first word names, or the one in the box, and the other words. needed: what must be among these."""
     from .models import boxed, load_model, names_model
 
     given = bool(words) and names_model(words[0])
     if len(words) == given and needed:
         raise ArgumentError(f"expected {needed} after the model {words[0]}")
-    return (load_model(words[0]), words[1:]) if given else (boxed(), words)
+    return (load_model(words[0], device), words[1:]) if given else (boxed(device=device), words)
 
 
 def at_least(**options: tuple[int | None, int]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_common import Model, Photos, Workers, app, at_least, model_and, plainly
+from .cli_common import Device, Model, Photos, Workers, app, at_least, model_and, plainly
 from .errors import ArgumentError
 
 
@@ -27,6 +27,7 @@ def explain(
     box: Annotated[str | None, typer.Option(
         help="Instead of a mask, where the object is in one photo: TOP,LEFT,BOTTOM,RIGHT in its pixels.")] = None,
     output: Annotated[Path, typer.Option(help="The folder for the sheets and figures.")] = Path("runs/explain"),
+    device: Device = "cpu",
 ) -> None:
     """Show what a model's units see in photos, and which pixels a class depends on, each beside its control: the same picture
     with redrawn weights. A photo that cannot be read is named, and the exit code is 1.
@@ -34,7 +35,7 @@ def explain(
     from .interpret.explain_photos import explain_photos
 
     at_least(units=(units, 1))
-    trained, paths = model_and(photos, "a photo")
+    trained, paths = model_and(photos, "a photo", device)
     made = explain_photos(
         trained, paths, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
         units=units, target=target, mask=mask, box=None if box is None else _box(box),
@@ -66,13 +67,14 @@ def atlas(
     output: Annotated[Path, typer.Option(help="The folder for the report, its sheets and the findings.")] = Path("runs/atlas"),
     workers: Workers = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    device: Device = "cpu",
 ) -> None:
     """Show what excites each unit of a model most: its nine strongest photos and their projections, as one HTML file."""
     from .data import any_photos, embedded
     from .interpret.report import make_atlas
 
     at_least(units=(units, 0), workers=(workers, 1))
-    trained, rest = model_and(folder or [])
+    trained, rest = model_and(folder or [], device=device)
     if len(rest) > 1:
         raise ArgumentError(f"expected one folder of photos, got {' and '.join(map(str, rest))}")
     photos: Any = any_photos(rest[0]) if rest else embedded("test")
@@ -104,6 +106,7 @@ def study(
     seed: Annotated[int, typer.Option(help="Of which photos are taken, and of what is drawn.")] = 0,
     workers: Workers = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    device: Device = "cpu",
 ) -> None:
     """Do the experiments of Zeiler & Fergus (2014) on a model: occlusion, invariance, filters, transfer and the rest."""
     from .data import ImageFolder, any_photos, embedded
@@ -111,7 +114,7 @@ def study(
     from .study import read_boxes, run_study
 
     at_least(train=(train, 0), seed=(seed, 0), workers=(workers, 1))
-    trained = load_model(model)
+    trained = load_model(model, device)
     photos: Any = embedded("test") if folder is None else any_photos(folder)
     made = run_study(
         trained, photos, output, epochs=train, quick=quick, boxes=None if boxes is None else read_boxes(boxes), seed=seed,

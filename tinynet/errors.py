@@ -36,6 +36,10 @@ class DeviceError(TinynetError, RuntimeError):
     """Arrays of different devices were mixed, or a device cannot be used."""
 
 
+class DeviceMemoryError(TinynetError, MemoryError):
+    """The memory of a GPU does not hold what was asked for."""
+
+
 class FileError(TinynetError, ValueError):
     """A file is missing, broken, or not of the expected kind."""
 

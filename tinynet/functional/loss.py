@@ -14,6 +14,8 @@ from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, DtypeError, ShapeError
+from ..kernels import cuda
+from ..kernels.cuda.cross_entropy import cross_entropy as fused_cross_entropy
 from ._check import check_floats, choice, same_shape
 from .softmax import log_softmax
 
@@ -31,8 +33,12 @@ def cross_entropy(
     label_smoothing ε:
     the target becomes
     (1 − ε)·target + ε/C (Szegedy et al. 2016, section 7). Returns a scalar, or an array like the class numbers for "none".
+    A class number that is none raises ArgumentError; on a GPU, which would have to be waited for, it makes the loss NaN.
     """
     op = "cross_entropy"
+    if _fused(op, input, target, weight, ignore_index, reduction, label_smoothing):
+        options: Any = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+        return fused_cross_entropy(input, target, weight, gradient=False, **options)[0]
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
     return _reduce(_minus_product(log_softmax(input, along), q, along, exact=_same(input, target)), normaliser, reduction)
 
@@ -45,12 +51,28 @@ def cross_entropy_input_gradient(
     Returns input's shape.
     """
     op = "cross_entropy_input_gradient"
+    if _fused(op, input, target, weight, ignore_index, reduction, label_smoothing):
+        options: Any = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+        dx = fused_cross_entropy(input, target, weight, value=False, **options)[1]
+        return _scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1)
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
-    xp = array_module(input)
-    dx = xp.exp(log_softmax(input, along))
-    dx *= q.sum(axis=along, keepdims=True)
-    dx -= q
-    return _scale(op, dx, normaliser, reduction, dy, along)
+    return _scale(op, _minus_target(log_softmax(input, along), q, along), normaliser, reduction, dy, along)
+
+
+def cross_entropy_and_gradient(
+    input: Array, target: Array, weight: Array | None = None, *,
+    ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0,
+) -> tuple[Array, Array]:
+    """cross_entropy and its input gradient, with one softmax for both. For reduction "none" the gradient is of the sum."""
+    op = "cross_entropy"
+    if _fused(op, input, target, weight, ignore_index, reduction, label_smoothing):
+        return fused_cross_entropy(
+            input, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+        )
+    q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
+    log_p = log_softmax(input, along)
+    value = _reduce(_minus_product(log_p, q, along, exact=_same(input, target)), normaliser, reduction)
+    return value, _scale(op, _minus_target(log_p, q, along), normaliser, reduction, None, along)
 
 
 def nll_loss(
@@ -112,11 +134,22 @@ def _same(input: Array, target: Array) -> bool:
     return target.dtype == input.dtype
 
 
-def _target_weights(
+def _fused(
+    op: str, input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float
+) -> bool:
+    """Whether the arguments, which are checked, are for the kernel of a GPU."""
+    check_floats(op, input=input)
+    if not cuda.here(input) or str(getattr(target, "dtype", "float")).startswith("float"):
+        return False
+    _check_target(op, input, target, weight, ignore_index, reduction, smoothing)
+    return input.size > 0
+
+
+def _check_target(
     op: str, input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float | None
-) -> tuple[Array, Any, int]:
-    """q of input's shape, what "mean" divides by, and the class axis. smoothing None: an op that takes class numbers only."""
-    xp = check_floats(op, input=input, weight=weight)
+) -> tuple[int, bool]:
+    """The class axis, and whether the target is class probabilities; dtypes and shapes are checked, class numbers not."""
+    check_floats(op, input=input, weight=weight)
     choice(op, "reduction", reduction, _REDUCTIONS)
     if not hasattr(target, "dtype") or not hasattr(target, "shape"):
         raise DtypeError(f"{op}: expected target to be an array, got {type(target).__name__}")
@@ -129,15 +162,12 @@ def _target_weights(
         raise ShapeError(f"{op}: expected weight ({classes},), one number a class, got {tuple(weight.shape)}")
     if smoothing is not None and not 0 <= smoothing <= 1:
         raise ArgumentError(f"{op}: expected label_smoothing from 0 to 1, got {smoothing}")
-    vector = None if weight is None else weight.reshape(-1, *[1] * (input.ndim - along - 1))    # (C, 1, …)
     if smoothing is not None and str(target.dtype).startswith("float"):
         check_floats(op, input=input, target=target)
         same_shape(op, input=input, target=target)
         if ignore_index >= 0:
             raise ArgumentError(f"{op}: expected no ignore_index with class probabilities, got {ignore_index}")
-        q = target * (1 - smoothing) + smoothing / max(classes, 1) if smoothing else target
-        normaliser = input.size // max(classes, 1)
-        return (q if vector is None else q * vector), normaliser, along
+        return along, True
     if classes < 1 and input.ndim > 2:
         raise ShapeError(f"{op}: expected at least one class, got input {tuple(input.shape)}")
     if str(target.dtype) not in ("int64", "uint8"):
@@ -145,6 +175,20 @@ def _target_weights(
     expected = (*input.shape[:along], *input.shape[along + 1 :])
     if tuple(target.shape) != expected:
         raise ShapeError(f"{op}: expected target {expected} for input {tuple(input.shape)}, got {tuple(target.shape)}")
+    return along, False
+
+
+def _target_weights(
+    op: str, input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float | None
+) -> tuple[Array, Any, int]:
+    """q of input's shape, what "mean" divides by, and the class axis. smoothing None: an op that takes class numbers only."""
+    along, probabilities = _check_target(op, input, target, weight, ignore_index, reduction, smoothing)
+    xp, classes = array_module(input), input.shape[along]
+    vector = None if weight is None else weight.reshape(-1, *[1] * (input.ndim - along - 1))    # (C, 1, …)
+    if probabilities:
+        q = target * (1 - smoothing) + smoothing / max(classes, 1) if smoothing else target
+        normaliser = input.size // max(classes, 1)
+        return (q if vector is None else q * vector), normaliser, along
     counted = target != ignore_index
     if bool((((target < 0) | (target >= classes)) & counted).any()):
         raise ArgumentError(
@@ -169,6 +213,14 @@ def _minus_product(log_p: Array, q: Array, along: int, exact: bool) -> Array:
         xp = array_module(log_p)
         log_p = xp.where(q == 0, xp.zeros((), dtype=q.dtype), log_p)
     return -(q * log_p).sum(axis=along)
+
+
+def _minus_target(log_p: Array, q: Array, along: int) -> Array:
+    """p_c · Σ_j q_j − q_c."""
+    dx = array_module(log_p).exp(log_p)
+    dx *= q.sum(axis=along, keepdims=True)
+    dx -= q
+    return dx
 
 
 def _reduce(losses: Array, normaliser: Any, reduction: str) -> Array:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from ..backend import Array
 from ..errors import ArgumentError, ShapeError
+from ..kernels import cuda
+from ..kernels.cuda import batch_norm as gpu
 from ._check import check_floats, integer, same_shape
 
 
@@ -48,6 +50,8 @@ def batch_norm(
     scale = 1 / (variance + eps) ** 0.5                         # (C,)
     if weight is not None:
         scale = scale * weight
+    if cuda.here(input):
+        return gpu.normalise(input, mean, scale, bias)
     y = input - _along_channels(mean, input)
     y *= _along_channels(scale, input)
     if bias is not None:
@@ -61,12 +65,16 @@ def batch_statistics(input: Array, total: Total | None = None) -> Statistics:
     total: for a batch in shards. Raises ShapeError for a single value a channel, which has no variance.
     """
     xp = check_floats("batch_statistics", input=input)
-    total = total or (lambda x: x)
     axes = _all_but_channels(input)
     count = input.size // max(input.shape[1], 1)
-    count = int(total(xp.full((), count, dtype=xp.int64)))
+    if total is not None:                                       # else a GPU would be waited for, for a number known here
+        count = int(total(xp.full((), count, dtype=xp.int64)))
+    total = total or (lambda x: x)
     if count <= 1:
         raise ShapeError(f"batch_norm: expected more than one value a channel in training, got {tuple(input.shape)}")
+    if cuda.here(input):
+        mean = total(gpu.channel_sums(input)) / count
+        return Statistics(mean, total(gpu.channel_sums(input, mean)) / count, count)
     mean = total(input.sum(axis=axes)) / count
     centred = input - _along_channels(mean, input)
     centred *= centred
@@ -102,6 +110,8 @@ def batch_norm_input_gradient(
     gain = scale if weight is None else scale * weight
     if not training:
         return dy * _along_channels(gain, dy)
+    if cuda.here(input):
+        return gpu.input_gradient(dy, input, mean, scale, gain, count, total)
     total, axes = total or (lambda x: x), _all_but_channels(input)
     dx = input - _along_channels(mean, input)
     dx *= _along_channels(scale, input)                         # x̂
@@ -125,6 +135,8 @@ def batch_norm_weight_gradient(
     if input.size == 0:
         return dy.sum(axis=_all_but_channels(dy))
     mean, variance, _ = _statistics(op, input, running_mean, running_var, training, statistics)
+    if cuda.here(input):
+        return gpu.gradient_sums(dy, input, mean)[1] / (variance + eps) ** 0.5
     normed = input - _along_channels(mean, input)
     normed *= dy
     return normed.sum(axis=_all_but_channels(dy)) / (variance + eps) ** 0.5

@@ -18,6 +18,7 @@ from ..files import make_folder, write_text
 from ..models import TrainedModel
 from .explain import Explanation, controls_of, explain
 from .explain_sheets import class_sheet, figures_table, unit_sheet
+from .observe import beside_model
 from .scores import box_mask
 
 
@@ -57,7 +58,7 @@ def explain_photos(
         except FileError as error:
             failed.append(str(error))
             continue
-        x = trained.preprocessing.transform()(picture, np.random.default_rng(0))
+        x = beside_model(trained.model, trained.preprocessing.transform()(picture, np.random.default_rng(0)))
         truth = None if masks is None else read_mask(masks[path], picture.shape[:2], trained.preprocessing)
         if box is not None:
             truth = _as_seen(box_mask(picture.shape[0], picture.shape[1], box), trained.preprocessing, f"box {tuple(box)}")

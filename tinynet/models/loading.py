@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import Device
+from ..backend import device as device_named
 from ..errors import ArgumentError, FileError, ShapeError
 from ..files import read_safetensors
 from ..nn import Layer, init
@@ -52,12 +54,20 @@ def load(
     return trained_model(weights.path, weights, weights.metadata) if is_model(weights.metadata) else weights
 
 
-def load_model(what: str | os.PathLike[str]) -> TrainedModel:
+def load_model(what: str | os.PathLike[str], device: str | Device = "cpu") -> TrainedModel:
     """A trained network: one of the box by name ("squeezenet1_1"), a model file, an .onnx, or the weights of a network that is
-    known.
+    known; onto a device: "cpu", "cuda", "cuda:1".
 
-    Raises FileError if the file is missing, damaged, something else, or of no network that can be told.
+    Raises FileError if the file is missing, damaged, something else, or of no network that can be told; DeviceError if the device
+    cannot be used.
     """
+    device = device_named(device)
+    found = _model_of(what)
+    found.model.to(device)
+    return found
+
+
+def _model_of(what: str | os.PathLike[str]) -> TrainedModel:
     path = Path(what)
     if str(what) in BOXED:
         return boxed(str(what))
@@ -77,12 +87,15 @@ def load_model(what: str | os.PathLike[str]) -> TrainedModel:
     return trained(weights)
 
 
-def boxed(name: str = BOXED[0]) -> TrainedModel:
-    """A network of the box, with its ImageNet classes. Raises ArgumentError for a name that is not in it."""
+def boxed(name: str = BOXED[0], device: str | Device = "cpu") -> TrainedModel:
+    """A network of the box, with its ImageNet classes, on a device. Raises ArgumentError for a name that is not in it."""
     if name not in BOXED:
         raise ArgumentError(f"no network {name!r} in the box; there is {', '.join(BOXED)}")
     path = _BOX / f"{name}.safetensors"
-    return trained_model(path, *read_safetensors(path, "install tinynet again"))
+    device = device_named(device)
+    found = trained_model(path, *read_safetensors(path, "install tinynet again"))
+    found.model.to(device)
+    return found
 
 
 @lru_cache(maxsize=1)

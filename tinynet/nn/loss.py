@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import functional as F
 from ..backend import Array
+from ..functional.loss import cross_entropy_and_gradient
 
 
 class CrossEntropyLoss:
@@ -20,8 +21,7 @@ class CrossEntropyLoss:
         """(loss, ∂loss/∂input). For reduction "none" the gradient is of the sum."""
         options: dict[str, Any] = {"ignore_index": self.ignore_index, "reduction": self.reduction}
         options["label_smoothing"] = self.label_smoothing
-        value = F.cross_entropy(input, target, self.weight, **options)
-        return value, F.cross_entropy_input_gradient(input, target, self.weight, **options)
+        return cross_entropy_and_gradient(input, target, self.weight, **options)
 
 
 class NLLLoss:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, array_module
 from ..errors import ArgumentError
 from .containers import Container
 from .conv import _Conv, _ConvTranspose
@@ -82,8 +82,10 @@ def summary(model: Layer, input_size: Sequence[int]) -> Summary:
         raise ArgumentError(f"summary: expected input_size like (3, 224, 224), got {tuple(input_size)}")
     outputs: dict[str, Array] = {}
     parameters = model.named_parameters()
-    dtype = next(iter(parameters.values())).dtype if parameters else np.float32
-    x = np.zeros((0, *input_size), dtype=dtype)
+    x = np.zeros((0, *input_size), dtype=np.float32)
+    if parameters:                                              # where the model is, and as exact
+        first = next(iter(parameters.values()))
+        x = array_module(first).zeros((0, *input_size), dtype=first.dtype)
     if isinstance(model, Container):
         model.forward(x, watch=lambda path, layer, y: outputs.__setitem__(path, y))
         fields = [entry for entry in receptive_fields(model, len(input_size) - 1) if not isinstance(entry[1], Container)]

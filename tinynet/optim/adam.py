@@ -13,11 +13,14 @@ the gradient; AdamW shrinks the parameter itself, p ← (1 − η λ) p (Loshchi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError
-from .optimizer import Optimizer, Parameters, check_not_negative
+from ..kernels import cuda
+from ..kernels.cuda import optimiser
+from .optimizer import Optimizer, Parameters, Row, check_not_negative
 
 
 class Adam(Optimizer):
@@ -54,16 +57,28 @@ class Adam(Optimizer):
         if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
             raise ArgumentError(f"{name}: expected two betas, each 0 <= beta < 1, got {betas}")
 
+    def begin_all(self, rows: Sequence[Row], options: dict[str, Any]) -> set[int] | None:
+        arrays = [x for row in rows for x in (*row[:2], *row[2].values()) if hasattr(x, "shape")]
+        if options["amsgrad"] or not cuda.fit(*arrays):
+            return None
+        fresh = {id(slots) for _, _, slots in rows if not slots}
+        for parameter, _, slots in rows:
+            _begin(parameter, slots, options)
+        return fresh
+
+    def update_all(self, rows: Sequence[Row], fresh: set[int], options: dict[str, Any], ok: Array | None) -> None:
+        for _, _, slots in rows:
+            slots["step"] += 1
+        chosen = {name: options[name] for name in ("lr", "betas", "eps", "weight_decay", "maximize")}
+        for step in sorted({slots["step"] for _, _, slots in rows}):     # one, unless some had no gradient once
+            some = [(p, g, slots["exp_avg"], slots["exp_avg_sq"]) for p, g, slots in rows if slots["step"] == step]
+            optimiser.adam(some, step=step, decoupled=self.decoupled_weight_decay, ok=ok, **chosen)
+
     def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
         """The formulas above, for one parameter; all arrays share its shape."""
         xp = array_module(parameter)
         lr, weight_decay, (beta1, beta2) = options["lr"], options["weight_decay"], options["betas"]
-        if not state:
-            state["step"] = 0
-            state["exp_avg"] = xp.zeros_like(parameter)  # m
-            state["exp_avg_sq"] = xp.zeros_like(parameter)  # v
-            if options["amsgrad"]:
-                state["max_exp_avg_sq"] = xp.zeros_like(parameter)
+        _begin(parameter, state, options)
         state["step"] += 1
         m, v = state["exp_avg"], state["exp_avg_sq"]
         work = xp.empty_like(parameter)
@@ -95,6 +110,17 @@ class Adam(Optimizer):
         xp.divide(m, work, out=work)
         work *= step_size
         parameter -= work
+
+
+def _begin(parameter: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
+    """The state before the first step."""
+    if not state:
+        xp = array_module(parameter)
+        state["step"] = 0
+        state["exp_avg"] = xp.zeros_like(parameter)  # m
+        state["exp_avg_sq"] = xp.zeros_like(parameter)  # v
+        if options["amsgrad"]:
+            state["max_exp_avg_sq"] = xp.zeros_like(parameter)
 
 
 class AdamW(Adam):

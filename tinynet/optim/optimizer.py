@@ -6,7 +6,7 @@ names. So nothing is attached to an array, and the sum of several workers' gradi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..backend import Array, array_module, to_host
 from ..errors import ArgumentError, DtypeError, ShapeError
 
 Parameters = Mapping[str, Array] | Iterable[Mapping[str, Any]]
+Row = tuple[Array, Array, dict[str, Any]]
 
 
 class Optimizer:
@@ -34,6 +35,7 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[str, dict[str, Any]] = {}
         self._parameters: dict[str, Array] = {}
+        self._before: list[tuple[dict[str, Any], dict[str, Any]]] = []
         for group in groups:
             self._add_group(group, defaults)
         if not self._parameters:
@@ -47,19 +49,53 @@ class Optimizer:
         """Change `parameter` and `state` in place by one step; `gradient` is only read. All arrays: one shape."""
         raise NotImplementedError
 
-    def step(self, gradients: Mapping[str, Array | None]) -> None:
+    def begin_all(self, rows: Sequence[Row], options: dict[str, Any]) -> set[int] | None:
+        """Make the state of a group whose parameters `update_all` can step; None if it cannot, and then nothing is made.
+
+        rows: (parameter, gradient, state) of each. Returns the ids of the states that were empty. A subclass may write both.
+        """
+        return None
+
+    def update_all(self, rows: Sequence[Row], fresh: set[int], options: dict[str, Any], ok: Array | None) -> None:
+        """Step all parameters of a group on a GPU in a few launches. fresh: what begin_all returned. ok: see step."""
+        raise NotImplementedError
+
+    def step(self, gradients: Mapping[str, Array | None], ok: Any = True) -> None:
         """One step. gradients: dict name -> array of the parameter's shape and dtype.
+
+        ok: False changes nothing. On a GPU it may be an array (1,) of bool there, at which the host does not look; whoever finds
+        out later that it was False calls `take_back`.
 
         A parameter whose gradient is missing or None stays as it is, and so does its state. An unknown name, another
         shape or another dtype is an error (ArgumentError, ShapeError, DtypeError), raised before anything is changed.
         """
         for name, gradient in gradients.items():
             self._check_gradient(name, gradient)
+        flag = None if isinstance(ok, bool | np.bool_) else ok
+        if flag is None and not ok:
+            return
+        self._before, groups = [], []
         for group in self.param_groups:
-            for name, parameter in group["params"].items():
-                gradient = gradients.get(name)
-                if gradient is not None:
-                    self.update(parameter, gradient, self.state.setdefault(name, {}), group)
+            rows = [
+                (parameter, gradients[name], self.state.setdefault(name, {}))
+                for name, parameter in group["params"].items() if gradients.get(name) is not None
+            ]
+            self._before += [(slots, dict(slots)) for _, _, slots in rows]
+            if rows:                                            # memory for all, before any is changed
+                groups.append((group, rows, self.begin_all(rows, group)))
+        for group, rows, fresh in groups:
+            if fresh is not None:
+                self.update_all(rows, fresh, group, flag)
+            elif flag is None or bool(flag.all()):
+                for parameter, gradient, slots in rows:
+                    self.update(parameter, gradient, slots, group)
+
+    def take_back(self) -> None:
+        """Say that the last step's `ok` was False, or that it found no memory: what the host counts is as before it."""
+        for slots, before in self._before:
+            slots.clear()
+            slots.update(before)
+        self._before = []
 
     @property
     def lr(self) -> float:

@@ -12,11 +12,14 @@ two differ when η changes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError
-from .optimizer import Optimizer, Parameters, check_not_negative
+from ..kernels import cuda
+from ..kernels.cuda import optimiser
+from .optimizer import Optimizer, Parameters, Row, check_not_negative
 
 
 class SGD(Optimizer):
@@ -52,6 +55,20 @@ class SGD(Optimizer):
                 "SGD: nesterov needs momentum > 0 and dampening 0, "
                 f"got momentum {options['momentum']} and dampening {options['dampening']}"
             )
+
+    def begin_all(self, rows: Sequence[Row], options: dict[str, Any]) -> set[int] | None:
+        if not cuda.fit(*(array for parameter, gradient, slots in rows for array in (parameter, gradient, *slots.values()))):
+            return None
+        fresh = [row for row in rows if options["momentum"] and "momentum_buffer" not in row[2]]
+        for parameter, _, slots in fresh:
+            slots["momentum_buffer"] = array_module(parameter).empty_like(parameter)
+        return {id(slots) for _, _, slots in fresh}
+
+    def update_all(self, rows: Sequence[Row], fresh: set[int], options: dict[str, Any], ok: Array | None) -> None:
+        chosen = {name: options[name] for name in ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")}
+        for first in (True, False):
+            some = [(p, g, slots.get("momentum_buffer")) for p, g, slots in rows if (id(slots) in fresh) == first]
+            optimiser.sgd(some, fresh=first, ok=ok, **chosen)
 
     def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
         """The formulas above, for one parameter; all arrays share its shape."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..backend import device_of
 from ..data import Dataset, Loader, transforms
 from ..errors import ArgumentError, TinynetError, nearest
 from ..nn import CrossEntropyLoss, Dropout, Flatten, Identity, Layer, LeakyReLU, Linear, Sequential, Sigmoid, Tanh, init
@@ -24,6 +25,7 @@ from ..nn.norm import LocalResponseNorm, _BatchNorm
 from ..optim import OneCycleLR
 from ..train import Trainer, evaluate
 from ..train.classifier import Recipe, _optimizer
+from ..train.evaluation import reference_array
 
 _FOLLOWERS = (_BatchNorm, LocalResponseNorm, _Rectifier, LeakyReLU, Sigmoid, Tanh, Dropout, Identity)
 """What goes with a layer that is taken out; pooling stays, since it decides the sizes of what comes behind."""
@@ -38,7 +40,8 @@ def rebuilt(
     size: (C, H, W) of the input. drop: names of convolutions or linear layers; what follows them up to the next one
     goes with them, except pooling. resize: name → new number of maps or units. classes: of the last linear layer, and then
     what stands behind that goes too (a union of classes). Filters get He's weights, linear layers PyTorch's.
-    Raises ArgumentError for unknown names (with the nearest), for the last linear layer, and for layers it cannot rebuild.
+    The copy lives where the model does. Raises ArgumentError for unknown names (with the nearest), for the last linear layer,
+    and for layers it cannot rebuild.
     """
     if not isinstance(model, Sequential):
         raise ArgumentError(f"ablation: expected a Sequential model, got {type(model).__name__}")
@@ -60,6 +63,9 @@ def rebuilt(
         resize[linear[-1]] = classes
     builder = _Builder(set(drop), resize, rng, linear[-1] if classes is not None else None)
     fresh, _ = builder.through(model, "", np.zeros((1, *size), np.float32))
+    here = reference_array(model)
+    if here is not None:
+        fresh.to(device_of(here))
     return fresh
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import Array
 from ..data import Dataset, Subset, transforms
 from ..errors import FileError
 from ..files import write_text
-from ..interpret.observe import observe
+from ..interpret.observe import beside_model, observe
 from ..models import TrainedModel
 from ..nn import Layer
 from ..train import predict
@@ -86,9 +87,10 @@ class Workbench:
         seen: np.ndarray = self._view(picture, np.random.default_rng(0))
         return seen
 
-    def inputs(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    def inputs(self, pictures: Sequence[np.ndarray]) -> Array:
+        """The pictures as the model takes them, on its device."""
         to_input = self.pre.to_input()
-        return np.stack([to_input(picture, np.random.default_rng(0)) for picture in pictures])
+        return beside_model(self.model, np.stack([to_input(picture, np.random.default_rng(0)) for picture in pictures]))
 
     def some(self, most: int) -> Dataset:
         """At most that many of the photos, evenly over them."""
@@ -103,7 +105,9 @@ class Workbench:
         return self.output / f"{name}.png"
 
     def channels(self, layer: str, model: Layer | None = None) -> int:
-        return int(observe(model or self.model, np.zeros((1, *self.size), np.float32), [layer]).layers[layer].shape[1])
+        model = model or self.model
+        x = beside_model(model, np.zeros((1, *self.size), np.float32))
+        return int(observe(model, x, [layer]).layers[layer].shape[1])
 
 
 def plain(value: Any) -> Any:

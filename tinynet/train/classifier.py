@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..backend import Array, Device, array_module
 from ..data import Dataset, Loader, Relabelled, transforms
 from ..data.preprocessing import Preprocessing
 from ..errors import ArgumentError
@@ -127,7 +127,7 @@ def train_classifier(
     photos: Parts, recipe: Recipe, output: str | os.PathLike[str],
     *, seed: int = 0, epochs: int | None = None, workers: int | None = None, resume: bool = False, positive: str | None = None,
     progress: Mode | None = None, say: Callable[[str], None] = print, command: str = "", callbacks: Sequence[Callback] = (),
-    start: TrainedModel | None = None, freeze: str | None = None,
+    start: TrainedModel | None = None, freeze: str | None = None, device: str | Device = "cpu",
 ) -> Classifier:
     """Train by the recipe, evaluate on all parts, and write everything into the folder `output`.
 
@@ -138,6 +138,8 @@ def train_classifier(
     are of (default: the mean over the classes). command: how a user calls this, for the files and the advice after Ctrl-C.
     callbacks: the Trainer's. start: a trained network to go on from instead of drawn weights. freeze: the layer up to which,
     itself included, it stays as it is; what that part gives is computed once for a few augmented views of every photo.
+    device: where to compute, "cpu", "cuda", "cuda:1". A seed starts from the same weights and sees the same batches everywhere,
+    and a run may be resumed on another device.
     The weights are those of the last epoch: with a cycle that ends at a learning rate of zero there is no better one to pick, and
     validation figures stay honest.
     """
@@ -152,6 +154,7 @@ def train_classifier(
     assert isinstance(whole, Sequential)
     if start is not None:
         take_over(start, whole)
+    whole.to(device)                                            # before the optimiser: it changes the model's own arrays
     # The last layer, which unites classes, stays out of the training: what is taught are the finer classes.
     model = whole if groups is None else Sequential(dict(list(whole.named_children())[:-1]))
     base, head = (None, model) if freeze is None else split(model, freeze)
@@ -217,15 +220,15 @@ def train_classifier(
     return Classifier(trained, evaluations, files)
 
 
-def _right(groups: list[list[int]]) -> Callable[[Array, Array], float]:
+def _right(groups: list[list[int]]) -> Callable[[Array, Array], Array]:
     """Counts what is right once classes are united."""
     union = np.empty(sum(map(len, groups)), np.int64)
     for g, group in enumerate(groups):
         union[group] = g
 
-    def right(logits: Array, target: Array) -> float:
+    def right(logits: Array, target: Array) -> Array:
         said = group_logsumexp(logits, groups).argmax(axis=1)
-        return float((said == array_module(target).asarray(union)[target]).sum())
+        return (said == array_module(target).asarray(union)[target]).sum()
 
     return right
 

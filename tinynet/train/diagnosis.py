@@ -60,6 +60,9 @@ def find_cause(model: Any, loss: Loss, x: Array, target: Array, rng: np.random.G
         return "the model's output"
     value, dlogits = loss(logits, target)
     if not math.isfinite(value):
+        if target.dtype.kind in "iu" and logits.ndim > 1 and bool(((target < 0) | (target >= logits.shape[1])).any()):
+            low, high = int(target.min()), int(target.max())
+            return f"the loss: expected targets from 0 to {logits.shape[1] - 1}, got {low} to {high}"
         return "the loss (the model's output is finite)"
     _, gradients = nn.backward(model, saved, dlogits, input_gradient=False)
     for name in reversed([name for name in model.named_parameters() if name in gradients]):

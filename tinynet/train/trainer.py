@@ -6,21 +6,24 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..backend import Array
+from ..data.transfer import transferred
 from ..distributed import Shards
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DeviceMemoryError
 from ..files import make_folder
 from ..optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value, total_norm
 from .callbacks import Callback, check_monitor, improves
 from .checkpoint import load_checkpoint, save_checkpoint
 from .diagnosis import NonFiniteError, find_cause, non_finite_array
-from .evaluation import Loss, beside, evaluate, reference_array
+from .evaluation import Loss, evaluate, reference_array
+from .figures import StepFigures
 from .history import EpochRecord, History
 from .interrupt import PatientInterrupt, TrainingInterrupted
 from .progress import Mode, Progress
@@ -67,7 +70,7 @@ class Trainer:
         monitor: str | None = None,
         seed: int = 0,
         workers: int | None = None,
-        right: Callable[[Array, Array], float] | None = None,
+        right: Callable[[Array, Array], Any] | None = None,
         config: dict[str, Any] | None = None,
         progress: Mode | None = None,
         resume_hint: str | None = None,
@@ -147,32 +150,36 @@ class Trainer:
         while state.epoch < self.epochs and self.stop_reason is None:
             started = time.perf_counter() - state.seconds
             batches = self.train_loader.batches(state.epoch, start=state.batch)
-            for images, labels in interrupt.between(batches):
-                x, target = beside(images, reference), beside(labels, reference)
+            for x, target in interrupt.between(transferred(batches, reference)):
                 self._remember_buffers()
 
-                # Forward, loss, backward, in threads that share the batch; distributed/shards.py has the lines.
-                loss, logits, gradients = self._shards.step(model, self.loss, x, target, self._rngs(), self._wanted)
-                norm = total_norm(gradients) if self.max_norm is None else clip_grad_norm(gradients, self.max_norm)
-                if self.clip_value is not None:
-                    clip_grad_value(gradients, self.clip_value)
-                if self.schedule is not None:
-                    self.schedule.apply(optimizer, state.step if self.schedule_every == "step" else state.epoch)
+                with self._within_memory(x):
+                    # Forward, loss, backward, in threads that share the batch; distributed/shards.py has the lines.
+                    loss, logits, gradients = self._shards.step(model, self.loss, x, target, self._rngs(), self._wanted)
+                    norm = total_norm(gradients) if self.max_norm is None else clip_grad_norm(gradients, self.max_norm)
+                    if self.clip_value is not None:
+                        clip_grad_value(gradients, self.clip_value)
+                    if self.schedule is not None:
+                        self.schedule.apply(optimizer, state.step if self.schedule_every == "step" else state.epoch)
+                    figures = StepFigures(loss, norm, self.right(logits, target))
+                    self._updating = True
+                    optimizer.step(gradients, figures.finite)  # nothing changes unless it is; a GPU knows it before the host does
+                loss, norm, right = figures.read()
                 if not math.isfinite(loss) or not math.isfinite(norm):
-                    raise self._non_finite(float(loss), x, target)
-                self._updating = True
-                optimizer.step(gradients)
-                self._record_batch(float(loss), logits, target, time.perf_counter() - started)
+                    optimizer.take_back()
+                    self._updating = False
+                    raise self._non_finite(loss, x, target)
+                self._record_batch(loss, right, len(target), time.perf_counter() - started)
 
                 mean = self._means()
                 progress.batch(state.epoch, mean["train_loss"], mean["train_accuracy"], mean["images_per_second"])
                 for callback in self.callbacks:
-                    callback.on_batch_end(self, float(loss))
+                    callback.on_batch_end(self, loss)
 
             validation = {"val_loss": math.nan, "val_accuracy": math.nan}
             if self.validation_loader is not None:
                 result = evaluate(model, interrupt.between(self.validation_loader), self.loss, self._shards)
-                accuracy = self.right(result.logits, result.labels) / len(result.labels)
+                accuracy = float(self.right(result.logits, result.labels)) / len(result.labels)
                 validation = {"val_loss": result.loss, "val_accuracy": accuracy}
             record = self._record_epoch(validation, time.perf_counter() - started)
 
@@ -215,14 +222,14 @@ class Trainer:
         step, workers = self.state.step, self._shards.workers
         return [np.random.default_rng((self.seed, _STEP_STREAM, step, rank)) for rank in range(workers)]
 
-    def _record_batch(self, loss: float, logits: Array, target: Array, seconds: float) -> None:
+    def _record_batch(self, loss: float, right: float, images: int, seconds: float) -> None:
         """Count the step that was just done; from here on it is a whole one."""
         state = self.state
         state.step += 1
         state.batch += 1
-        state.images += len(target)
-        state.loss_sum += loss * len(target)
-        state.right += self.right(logits, target)
+        state.images += images
+        state.loss_sum += loss * images
+        state.right += right
         state.seconds = seconds
         self._buffers, self._updating = None, False
 
@@ -250,6 +257,19 @@ class Trainer:
     def _remember_buffers(self) -> None:
         """The forward pass moves running statistics; a step that does not come to its end must not have done so."""
         self._buffers = {name: buffer.copy() for name, buffer in self.model.named_buffers().items()}
+
+    @contextmanager
+    def _within_memory(self, x: Array) -> Iterator[None]:
+        """A step that finds no memory has not happened: parameters, buffers and the optimiser's state are as they were."""
+        try:
+            yield
+        except MemoryError as error:
+            if self._updating:
+                self.optimizer.take_back()
+            self._updating = False
+            self._restore_buffers()
+            why = str(error) if isinstance(error, DeviceMemoryError) else f"out of memory ({error}); try smaller batches"
+            raise DeviceMemoryError(f"step {self.state.step}, {len(x)} samples: {why}; the model is as it was before") from None
 
     def _restore_buffers(self) -> None:
         for name, buffer in self.model.named_buffers().items():
@@ -321,8 +341,8 @@ class Trainer:
                     )
 
 
-def count_right(logits: Array, target: Array) -> float:
-    """How many samples have their highest logit at their class; nan where the targets are no classes."""
+def count_right(logits: Array, target: Array) -> Any:
+    """How many samples have their highest logit at their class, 0-d on their device; nan where the targets are no classes."""
     if logits.ndim != 2 or target.ndim != 1 or target.dtype.kind not in "iu":
         return math.nan
-    return float((logits.argmax(axis=1) == target).sum())
+    return (logits.argmax(axis=1) == target).sum()

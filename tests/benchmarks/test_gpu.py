@@ -1,0 +1,113 @@
+"""The GPU benchmark where no GPU is: it refuses in one line; its counts, its table and its bodies hold, on the host and tiny."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks import gpu_figures as figures
+from tinynet import nn
+from tinynet.errors import TinynetError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_it_refuses_in_one_line_without_a_gpu() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("here is a GPU")
+    run = subprocess.run([sys.executable, "benchmarks/gpu.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and run.stderr.startswith("gpu: CUDA was asked for") and run.stderr.count("\n") == 1, run.stderr
+    assert not (ROOT / "benchmarks" / "results" / "gpu.json").exists(), "no figures without a GPU"
+
+
+@pytest.mark.parametrize("conv", figures.GRID, ids=lambda conv: conv.name)
+def test_the_operations_of_a_convolution_are_pytorchs(conv: figures.Conv) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x = torch.empty((conv.n, conv.c, conv.size, conv.size), device="meta")
+    w = torch.empty((conv.o, conv.c // conv.groups, conv.kernel, conv.kernel), device="meta")
+    with FlopCounterMode(display=False) as counter:
+        y = torch.nn.functional.conv2d(x, w, None, conv.stride, conv.padding, 1, conv.groups)
+    work = figures.conv_work(conv)
+    assert work.operations == counter.get_total_flops()
+    assert work.bytes == 4 * (x.numel() + w.numel() + y.numel())
+
+
+def test_the_roofline_is_the_slower_of_the_two() -> None:
+    assert figures.Work(1e12, 1e9).floor(1e12, 1e12) == 1
+    assert figures.Work(1e9, 3e12).floor(1e12, 1e12) == 3
+    assert figures.pool_work(1, 1, 5, 2, 2) == figures.Work(16, 4 * 25 + 12 * 4)
+    assert figures.loss_work(2, 10) == figures.Work(100, 8 * 20 + 16)
+
+
+def test_the_median_is_taken_over_rounds_in_turn_and_over_input_sets() -> None:
+    calls: list[tuple[str, int]] = []
+    times = iter([9.0, 1.0, 5.0, 2.0, 7.0, 3.0])
+
+    def clock(call: Any) -> float:
+        call()
+        return next(times)
+
+    sides = [lambda i, name=name: calls.append((name, i)) for name in "ab"]
+    assert gpu.measure(sides, clock, 3, 2) == [7.0, 2.0]
+    assert calls[:4] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]             # the warm-up
+    assert calls[4:] == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 0), ("b", 0)]
+
+
+def test_the_table_says_rates_shares_and_means() -> None:
+    rows = [
+        figures.Row("convolutions", "one", "forward", "float32", 2.0, 1.0, 10, 1e10, 1e9, 5.0),
+        figures.Row("convolutions", "two", "forward", "float32", 0.5, 1.0, 10, 1e9, 1e6),
+        figures.Row("networks", "net", "train", "tf32", 4.0, 2.0, 8),
+    ]
+    record = {
+        **{name: name.upper() for name in ("gpu", "driver", "cuda", "cupy", "torch", "cudnn")},
+        "peaks": {"float32": 1e13, "tf32": 2e13, "bandwidth": 1e12}, "rows": [asdict(row) for row in rows],
+    }
+    lines = figures.table(record).splitlines()
+    assert lines[0].startswith("GPU, driver DRIVER, CUDA CUDA; CuPy CUPY, PyTorch TORCH, cuDNN CUDNN. Measured peaks: cuBLAS")
+    assert "| one, forward | float32 | 2.000 | 1.000 | 2.00 | 5,000 | 5.00 | 50% | 50% | 5 |" in lines
+    assert "| net, train | tf32 | 4.000 | 2.000 | 2.00 | 2,000 |  |  |  | 0 |" in lines
+    assert "| convolutions | 1.00 |  |  |" in lines and "| networks |  | 2.00 |  |" in lines
+
+
+def net(rng: np.random.Generator) -> nn.Sequential:
+    return nn.Sequential(
+        conv1=nn.Conv2d(3, 4, 3, padding=1, rng=rng), norm=nn.BatchNorm2d(4), relu1=nn.ReLU(), pool=nn.MaxPool2d(2),
+        inner=nn.Sequential(conv2=nn.Conv2d(4, 5, 3, stride=2, rng=rng), relu2=nn.ReLU()), average=nn.AdaptiveAvgPool2d(2),
+        flatten=nn.Flatten(), drop=nn.Dropout(0.5), fc=nn.Linear(20, 3, rng=rng),
+    )
+
+
+def test_to_torch_is_the_same_network() -> None:
+    model, x = net(np.random.default_rng(0)), np.random.default_rng(1).standard_normal((2, 3, 12, 12)).astype(np.float32)
+    with torch.no_grad():
+        expected = gpu.to_torch(model).eval()(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(model(x), expected, atol=1e-5)
+    with pytest.raises(TinynetError, match="no module of PyTorch for GroupLogSumExp"):
+        gpu.to_torch(nn.Sequential(a=nn.GroupLogSumExp([[0]])))
+
+
+@pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
+def test_every_body_of_the_benchmark_runs() -> None:
+    def clock(call: Any) -> float:
+        begin = time.perf_counter()
+        call()
+        return 1e3 * (time.perf_counter() - begin) + 1e-6
+
+    bench = gpu.Bench("cpu", lambda x: x, clock, lambda call: 0.0, 1, 2)
+    grid = [figures.Conv("a", 2, 3, 9, 4, 3, 2, 1), figures.Conv("b", 1, 4, 5, 8, 3, 1, 1, 2)]
+    rows = [*bench.convolutions(grid, ["float32"]), *bench.others(2, 3, 6, 5)]
+    rows += bench.network("net", net(np.random.default_rng(0)), 2, 12, 3, ["float32"])
+    assert [(row.name, row.what) for row in rows[:3]] == [("a", what) for what in figures.PASSES]
+    assert [row.what for row in rows[-4:]] == ["train", "inference", "projection", "atlas"]
+    assert all(row.ratio > 0 for row in rows) and len(rows) == 6 + 3 + 4

@@ -1,0 +1,86 @@
+"""Batches on their way to a GPU: through pinned memory, on a stream of their own, one ahead of the batch that is worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_module
+
+
+def transferred(batches: Iterable[tuple[Any, Any]], like: Array | None) -> Iterator[tuple[Array, Array]]:
+    """The batches (x, labels), each where the array `like` lives; on the host (or like None) they are handed through.
+
+    A copy from ordinary memory makes the host wait, and the GPU too. So a batch is first copied into pinned memory, from where
+    the GPU fetches it on its own stream while it computes with the batch before. Closing the generator closes the batches.
+    """
+    xp: Any = np if like is None else array_module(like)
+    source = iter(batches)
+    try:
+        if xp is np or not hasattr(xp, "cuda"):
+            for x, labels in source:
+                yield (x, labels) if xp is np else (_there(xp, x), _there(xp, labels))
+            return
+        with xp.cuda.Device(like.device.id):                    # type: ignore[union-attr]
+            stage = _Stage(xp)
+            ready = None
+            for batch in source:
+                coming = stage.send(batch)
+                if ready is not None:
+                    yield stage.receive(ready)
+                ready = coming
+            if ready is not None:
+                yield stage.receive(ready)
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+class _Stage:
+    """Two slots of pinned memory, used in turn, and the stream on which the GPU fetches from them."""
+
+    def __init__(self, xp: Any) -> None:
+        self.xp, self.stream = xp, xp.cuda.Stream(non_blocking=True)
+        self.slots: list[tuple[np.ndarray, Any]] = [(np.empty(0, np.uint8), None)] * 2
+
+    def send(self, batch: tuple[Any, Any]) -> tuple[list[Array], Any]:
+        """Start a batch on its way: its arrays on the GPU, and the event of their arrival.
+
+        Their memory may have been another's, whose last use is queued on the current stream. So the copy waits for what is queued
+        there now: the step before the one that it runs beside.
+        """
+        if any(hasattr(part, "get") for part in batch):         # a loader of one's own that gives arrays of the GPU
+            return [part if hasattr(part, "get") else self.xp.asarray(part) for part in batch], None
+        parts = [np.asarray(part, order="C") for part in batch]
+        offsets = np.cumsum([0, *(-(-part.nbytes // 256) * 256 for part in parts)]).tolist()
+        memory, arrived = self.slots.pop(0)
+        if arrived is not None:
+            arrived.synchronize()                               # two batches ago; nothing to wait for as a rule
+        if memory.size < offsets[-1]:
+            memory = np.frombuffer(self.xp.cuda.alloc_pinned_memory(offsets[-1]), np.uint8, offsets[-1])
+        arrays = [self.xp.empty(part.shape, dtype=part.dtype) for part in parts]
+        free = self.xp.cuda.Event()
+        free.record(self.xp.cuda.get_current_stream())
+        self.stream.wait_event(free)
+        for part, array, offset in zip(parts, arrays, offsets, strict=False):
+            pinned = memory[offset : offset + part.nbytes].view(part.dtype).reshape(part.shape)
+            pinned[...] = part
+            if part.size:
+                array.set(pinned, stream=self.stream)
+        arrived = self.stream.record()
+        self.slots.append((memory, arrived))
+        return arrays, arrived
+
+    def receive(self, sent: tuple[list[Array], Any]) -> tuple[Array, Array]:
+        """The arrays, for work on the current stream, which waits for their arrival; the host does not."""
+        (x, labels), arrived = sent
+        if arrived is not None:
+            self.xp.cuda.get_current_stream().wait_event(arrived)
+        return x, labels
+
+
+def _there(xp: Any, part: Any) -> Array:
+    return part if hasattr(part, "get") else xp.asarray(part)
