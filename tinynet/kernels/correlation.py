@@ -12,6 +12,7 @@ from __future__ import annotations
 from ..backend import Array
 from ..errors import ArgumentError
 from . import depthwise, im2col, pointwise, winograd
+from .cuda import convolution, here
 from .geometry import Geometry
 
 ALGORITHMS = ("auto", "im2col", "pointwise", "depthwise", "winograd2x2", "winograd4x4")
@@ -25,6 +26,8 @@ def correlate(
     x: Array, w: Array, bias: Array | None, geometry: Geometry, groups: int, algorithm: str = "auto", relu: bool = False
 ) -> Array:
     """Y = W X + b, and max(Y, 0) if relu. x: (N, C, *size), w: (O, C/G, *kernel), bias: (O,) or None. Returns (N, O, *out)."""
+    if algorithm == "auto" and here(x):
+        return convolution.correlate(x, w, bias, geometry, groups, relu)
     name = _resolve(algorithm, x.shape, w.shape[0], geometry, groups)
     if name.startswith("winograd"):
         return winograd.forward(x, w, bias, geometry, int(name[-1]), relu)
@@ -37,6 +40,8 @@ def correlate(
 
 def correlate_input_gradient(dy: Array, w: Array, geometry: Geometry, groups: int, algorithm: str = "auto") -> Array:
     """dX = Wᵀ dY. dy: (N, O, *out), w: (O, C/G, *kernel). Returns (N, C, *size)."""
+    if algorithm == "auto" and here(dy):
+        return convolution.correlate_input_gradient(dy, w, geometry, groups)
     name = _resolve(algorithm, (dy.shape[0], w.shape[1] * groups), w.shape[0], geometry, groups)
     if name.startswith("winograd"):
         return winograd.input_gradient(dy, w, geometry, int(name[-1]))
@@ -49,6 +54,8 @@ def correlate_input_gradient(dy: Array, w: Array, geometry: Geometry, groups: in
 
 def correlate_weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int, algorithm: str = "auto") -> Array:
     """dW = dY Xᵀ, summed over all positions. x: (N, C, *size), dy: (N, O, *out). Returns (O, C/G, *kernel)."""
+    if algorithm == "auto" and here(x):
+        return convolution.correlate_weight_gradient(x, dy, geometry, groups)
     name = _resolve(algorithm, x.shape, dy.shape[1], geometry, groups)
     if name.startswith("winograd"):
         return winograd.weight_gradient(x, dy, geometry, int(name[-1]))
