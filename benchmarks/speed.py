@@ -141,6 +141,7 @@ def alternate(*sides: Callable[[], Any], rounds: int = 3) -> list[dict[str, floa
     began = time.perf_counter()
     while len(times[0]) < rounds or (rounds > 1 and time.perf_counter() - began < SECONDS * len(sides) and len(times[0]) < 30):
         for side, mine in zip(sides, times, strict=True):
+            time.sleep(0.02)                                    # the other side's threads spin for a while after their work
             start = time.perf_counter()
             side()
             mine.append(time.perf_counter() - start)
