@@ -136,15 +136,16 @@ def machine(workers: int) -> dict[str, Any]:
 def alternate(*sides: Callable[[], Any], rounds: int = 3) -> list[dict[str, float]]:
     """Run the sides in turns; for each the median and the smallest time, seconds. rounds: at least; 1: once, cold."""
     times: list[list[float]] = [[] for _ in sides]
-    for side in sides if rounds > 1 else ():
-        side()
     began = time.perf_counter()
     while len(times[0]) < rounds or (rounds > 1 and time.perf_counter() - began < SECONDS * len(sides) and len(times[0]) < 30):
         for side, mine in zip(sides, times, strict=True):
             time.sleep(0.02)                                    # the other side's threads spin for a while after their work
-            start = time.perf_counter()
-            side()
-            mine.append(time.perf_counter() - start)
+            for _ in range(2 if rounds > 1 else 0):
+                side()                                          # and this side's need a while to wake up
+            for _ in range(3 if rounds > 1 else 1):
+                start = time.perf_counter()
+                side()
+                mine.append(time.perf_counter() - start)
     return [{"median": statistics.median(mine), "min": min(mine)} for mine in times]
 
 
