@@ -79,7 +79,7 @@ class Shards:
         first, *others = self._map(gradients, len(parts))
         for other in others:
             for name, gradient in other.items():
-                first[name] = first[name] + gradient
+                first[name] += gradient
         return TrainingStep(value, logits, first)
 
     def infer(self, model: Layer, x: Array) -> Array:
