@@ -36,6 +36,8 @@ FAMILIES = {
     "interpret.cam": ["walks", "captum"], "interpret.mirror": ["walks"], "interpret.patches": ["patches"],
     "interpret.scores": ["scores"], "interpret.deletion": ["deletion"],
     "interpret.control": ["control"], "interpret.top": ["top"], "nn.receptive_field": ["summary"],
+    "kernels.winograd": ["algorithms"], "kernels.im2col": ["algorithms"], "kernels.depthwise": ["algorithms"],
+    "kernels.pointwise": ["algorithms"],
 }  # fmt: skip
 """Module → the files of tests that hold it, in the folder of its package."""
 SWAPS: dict[type, list[type]] = {

@@ -27,7 +27,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     algorithm = draw(st.sampled_from(["im2col", "pointwise", "depthwise", "winograd2x2", "winograd4x4"]))
     stride, dilation, groups, kernel = (1, 1), (1, 1), 1, (3, 3)
     if not algorithm.startswith("winograd"):
-        stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+        stride = draw(st.just((1, 1)) | st.tuples(st.integers(1, 3), st.integers(1, 3)))    # stride 1 has ways of its own
         groups = draw(st.integers(1, 3)) if algorithm != "depthwise" else draw(st.integers(2, 4))
         kernel = (1, 1)
         if algorithm != "pointwise":
