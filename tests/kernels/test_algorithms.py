@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.checking import Backend, adjoint, close, values
 from tinynet.errors import ArgumentError
-from tinynet.kernels import correlation, winograd
+from tinynet.kernels import correlation, pointwise, winograd
 from tinynet.kernels.correlation import choose, correlate, correlate_input_gradient, correlate_weight_gradient
 from tinynet.kernels.filter_cache import FilterCache
 from tinynet.kernels.geometry import Geometry
@@ -72,6 +72,7 @@ def test_against_pytorch(backend: Backend, dtype: str, case: dict[str, Any]) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "WORKSPACE", case["workspace"])
         patch.setattr(winograd, "COLUMNS", case["columns"])
+        patch.setattr(pointwise, "_LONG", case["columns"])
         ax, aw, ady = (backend.array(a) for a in (x, w, dy))
         shift = None if bias is None else backend.array(bias)
         y = correlate(ax, aw, shift, geometry, groups, algorithm)
