@@ -221,9 +221,9 @@ def torch_precision(precision: str, device: str) -> Iterator[None]:
     """PyTorch in that precision: TF32 allowed or not, float16 by autocast."""
     import torch
 
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.benchmark = True
-    with torch.autocast(device.partition(":")[0], dtype=torch.float16, enabled=precision == "float16"):
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    half = torch.autocast(device.partition(":")[0], dtype=torch.float16, enabled=precision == "float16")
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=precision == "tf32"), half:
         yield
 
 
