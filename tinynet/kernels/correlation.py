@@ -9,6 +9,9 @@ channels fall into that many parts which do not see each other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from ..backend import Array
 from ..errors import ArgumentError
 from . import depthwise, im2col, pointwise, winograd
@@ -22,48 +25,49 @@ _WORTH = 0.85
 """What Winograd's algorithm must at most cost to be taken: it pays with digits, too."""
 
 
+class _Algorithm(NamedTuple):
+    """The same three maps, computed one way."""
+
+    forward: Callable[[Array, Array, Array | None, Geometry, int, bool], Array]
+    input_gradient: Callable[[Array, Array, Geometry, int], Array]
+    weight_gradient: Callable[[Array, Array, Geometry, int], Array]
+
+
+def _winograd(m: int) -> _Algorithm:
+    return _Algorithm(
+        lambda x, w, bias, geometry, groups, relu: winograd.forward(x, w, bias, geometry, m, relu),
+        lambda dy, w, geometry, groups: winograd.input_gradient(dy, w, geometry, m),
+        lambda x, dy, geometry, groups: winograd.weight_gradient(x, dy, geometry, m),
+    )
+
+
+_GPU = _Algorithm(convolution.correlate, convolution.correlate_input_gradient, convolution.correlate_weight_gradient)
+_NAMED = {
+    "im2col": _Algorithm(im2col.forward, im2col.input_gradient, im2col.weight_gradient),
+    "pointwise": _Algorithm(pointwise.forward, pointwise.input_gradient, pointwise.weight_gradient),
+    "depthwise": _Algorithm(depthwise.forward, depthwise.input_gradient, depthwise.weight_gradient),
+    "winograd2x2": _winograd(2), "winograd4x4": _winograd(4),
+}
+
+
 def correlate(
     x: Array, w: Array, bias: Array | None, geometry: Geometry, groups: int, algorithm: str = "auto", relu: bool = False
 ) -> Array:
     """Y = W X + b, and max(Y, 0) if relu. x: (N, C, *size), w: (O, C/G, *kernel), bias: (O,) or None. Returns (N, O, *out)."""
-    if algorithm == "auto" and here(x):
-        return convolution.correlate(x, w, bias, geometry, groups, relu)
-    name = _resolve(algorithm, x.shape, w.shape[0], geometry, groups)
-    if name.startswith("winograd"):
-        return winograd.forward(x, w, bias, geometry, int(name[-1]), relu)
-    if name == "pointwise":
-        return pointwise.forward(x, w, bias, geometry, groups, relu)
-    if name == "depthwise":
-        return depthwise.forward(x, w, bias, geometry, groups, relu)
-    return im2col.forward(x, w, bias, geometry, groups, relu)
+    way = _way(algorithm, x, x.shape[1], w.shape[0], geometry, groups)
+    return way.forward(x, w, bias, geometry, groups, relu)
 
 
 def correlate_input_gradient(dy: Array, w: Array, geometry: Geometry, groups: int, algorithm: str = "auto") -> Array:
     """dX = Wᵀ dY. dy: (N, O, *out), w: (O, C/G, *kernel). Returns (N, C, *size)."""
-    if algorithm == "auto" and here(dy):
-        return convolution.correlate_input_gradient(dy, w, geometry, groups)
-    name = _resolve(algorithm, (dy.shape[0], w.shape[1] * groups), w.shape[0], geometry, groups)
-    if name.startswith("winograd"):
-        return winograd.input_gradient(dy, w, geometry, int(name[-1]))
-    if name == "pointwise":
-        return pointwise.input_gradient(dy, w, geometry, groups)
-    if name == "depthwise":
-        return depthwise.input_gradient(dy, w, geometry, groups)
-    return im2col.input_gradient(dy, w, geometry, groups)
+    way = _way(algorithm, dy, w.shape[1] * groups, w.shape[0], geometry, groups)
+    return way.input_gradient(dy, w, geometry, groups)
 
 
 def correlate_weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int, algorithm: str = "auto") -> Array:
     """dW = dY Xᵀ, summed over all positions. x: (N, C, *size), dy: (N, O, *out). Returns (O, C/G, *kernel)."""
-    if algorithm == "auto" and here(x):
-        return convolution.correlate_weight_gradient(x, dy, geometry, groups)
-    name = _resolve(algorithm, x.shape, dy.shape[1], geometry, groups)
-    if name.startswith("winograd"):
-        return winograd.weight_gradient(x, dy, geometry, int(name[-1]))
-    if name == "pointwise":
-        return pointwise.weight_gradient(x, dy, geometry, groups)
-    if name == "depthwise":
-        return depthwise.weight_gradient(x, dy, geometry, groups)
-    return im2col.weight_gradient(x, dy, geometry, groups)
+    way = _way(algorithm, x, x.shape[1], dy.shape[1], geometry, groups)
+    return way.weight_gradient(x, dy, geometry, groups)
 
 
 def choose(count: int, channels: int, filters: int, geometry: Geometry, groups: int) -> str:
@@ -80,11 +84,10 @@ def choose(count: int, channels: int, filters: int, geometry: Geometry, groups: 
     return "im2col"
 
 
-def _resolve(algorithm: str, shape: tuple[int, ...], filters: int, geometry: Geometry, groups: int) -> str:
-    """The name of what will run. Raises ArgumentError if the algorithm that was asked for cannot do this correlation."""
-    count, channels = shape[:2]
+def _way(algorithm: str, given: Array, channels: int, filters: int, geometry: Geometry, groups: int) -> _Algorithm:
+    """What computes this correlation. Raises ArgumentError if the algorithm that was asked for cannot do it."""
     if algorithm == "auto":
-        return choose(count, channels, filters, geometry, groups)
+        return _GPU if here(given) else _NAMED[choose(len(given), channels, filters, geometry, groups)]
     can = {
         "im2col": True, "pointwise": pointwise.fits(geometry, groups),
         "depthwise": depthwise.fits(geometry, groups, channels),
@@ -98,4 +101,4 @@ def _resolve(algorithm: str, shape: tuple[int, ...], filters: int, geometry: Geo
             f"convolution: {algorithm} cannot do kernel {geometry.kernel}, stride {geometry.stride}, "
             f"dilation {geometry.dilation}, groups {groups}; what can: auto, {able}"
         )
-    return algorithm
+    return _NAMED[algorithm]
