@@ -204,3 +204,8 @@ def test_nothing_is_lost_when_the_output_cannot_be_written(photos, trained, tmp_
     assert "No space left on device" in line
     assert (output / "model.safetensors").read_bytes() == before
     assert not [path for path in output.iterdir() if "tmp" in path.name]
+
+
+def test_a_misspelt_network_is_not_taken_for_a_photo(tmp_path):
+    said = refused("explain", "squeezenet1_2", tmp_path)
+    assert "squeezenet1_2: no such photo, folder or network; did you mean squeezenet1_1?" in said

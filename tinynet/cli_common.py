@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import sys
 from collections.abc import Callable
@@ -54,9 +55,13 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
 
 def model_and(words: list[Path], needed: str = "", device: str = "cpu") -> tuple[Any, list[Path]]:
     """The model that the first word names, or the one in the box, and the other words. needed: what must be among these."""
-    from .models import boxed, load_model, names_model
+    from .models import boxed, load_model, names, names_model
 
     given = bool(words) and names_model(words[0])
+    if words and not given and not words[0].exists():
+        meant = difflib.get_close_matches(str(words[0]), names(), 1, cutoff=0.7)
+        if meant:
+            raise ArgumentError(f"{words[0]}: no such photo, folder or network; did you mean {meant[0]}?")
     if len(words) == given and needed:
         raise ArgumentError(f"expected {needed} after the model {words[0]}")
     return (load_model(words[0], device), words[1:]) if given else (boxed(device=device), words)
