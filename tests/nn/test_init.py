@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from math import sqrt
 
 import numpy as np
@@ -97,3 +98,13 @@ def test_no_draws_draws_nothing() -> None:
 def test_normal() -> None:
     w = nn.init.normal(np.random.default_rng(0), SHAPE, 0.02)
     assert w.dtype == np.float32 and w.std() == pytest.approx(0.02, rel=0.03) and abs(w.mean()) < 0.001
+
+
+def test_a_large_matrix_is_drawn_in_little_more_memory_than_its_own() -> None:
+    shape = (1500, 1000)
+    tracemalloc.start()
+    w = nn.init.normal(np.random.default_rng(5), shape, 0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(w, (np.random.default_rng(5).standard_normal(shape) * 0.5).astype(np.float32))
+    assert peak < 1.9 * w.nbytes                                # 3 times in one draw

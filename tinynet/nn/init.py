@@ -7,7 +7,7 @@ With `no_draws` in place of a generator nothing is drawn and every weight is zer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod, sqrt
 from typing import Any
 
@@ -20,6 +20,8 @@ from ..errors import ArgumentError, ShapeError
 class _NoDraws(np.random.Generator):
     """A generator that this module does not ask."""
 
+
+_PIECE = 1 << 18
 
 no_draws = _NoDraws(np.random.PCG64(0))
 """create("vgg16", rng=init.no_draws): weights of zero, which cost neither time nor memory until they are written."""
@@ -71,9 +73,7 @@ def xavier_normal(rng: np.random.Generator, shape: Sequence[int], scale: float =
 
 def normal(rng: np.random.Generator, shape: Sequence[int], std: float, dtype: Any = np.float32) -> Array:
     """N(0, std²)."""
-    if rng is no_draws:
-        return np.zeros(tuple(shape), dtype)
-    return (rng.standard_normal(tuple(shape)) * std).astype(dtype)
+    return _drawn(rng, shape, lambda count: rng.standard_normal(count) * std, dtype)
 
 
 def default_weight_and_bias(
@@ -89,9 +89,18 @@ def default_weight_and_bias(
 
 def _uniform(rng: np.random.Generator, shape: Sequence[int], bound: float, dtype: Any) -> Array:
     """U(−bound, bound)."""
+    return _drawn(rng, shape, lambda count: rng.uniform(-bound, bound, count), dtype)
+
+
+def _drawn(rng: np.random.Generator, shape: Sequence[int], draw: Callable[[int], Array], dtype: Any) -> Array:
+    """draw(count) in pieces: numbers of 64 bits of a whole matrix at once would take twice the memory that it has in the end."""
     if rng is no_draws:
         return np.zeros(tuple(shape), dtype)
-    return rng.uniform(-bound, bound, tuple(shape)).astype(dtype)
+    drawn = np.empty(prod(shape), dtype)
+    for start in range(0, drawn.size, _PIECE):
+        piece = drawn[start : start + _PIECE]
+        piece[...] = draw(piece.size)
+    return drawn.reshape(tuple(shape))
 
 
 def _fan(shape: Sequence[int], mode: str) -> int:
