@@ -82,7 +82,7 @@ def recipe_for(size: int) -> Recipe:
             transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.3, 0.3, 0.4),
         ),
         finish=(transforms.RandomErasing(0.3, scale=(0.02, 0.16), ratio=(1.0, 1.0)),),
-        epochs=45, batch_size=16, lr=1e-3, cache=max(256, round(size * 8 / 7)),
+        epochs=60, batch_size=16, lr=1e-3, cache=max(256, round(size * 8 / 7)),
     )
 
 

@@ -1,0 +1,104 @@
+"""The benchmark against PyTorch on a CPU: what it compares is the same on both sides, and it counts right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))                    # where its modules find each other, as in a run
+
+import cases  # noqa: E402
+import footprint  # noqa: E402
+import looking  # noqa: E402
+import speed  # noqa: E402
+from twin import twin  # noqa: E402
+
+from tinynet import interpret, nn  # noqa: E402
+from tinynet.data import ArrayDataset  # noqa: E402
+
+
+def test_it_refuses_a_pinned_blas_in_one_line() -> None:
+    environment = {**os.environ, "OPENBLAS_CORETYPE": "Haswell"}
+    command = [sys.executable, "benchmarks/speed.py", "--only", "ops"]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and run.stderr.count("\n") == 1 and "env -u OPENBLAS_CORETYPE" in run.stderr, run.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in cases.NETS if "32²" in name or "cat" in name])
+def test_the_twin_computes_the_same(name: str) -> None:
+    model, size = cases.network(name, np.random.default_rng(0)), cases.NETS[name][1]
+    x = np.random.default_rng(1).standard_normal((2, *size[1:]), dtype=np.float32)
+    theirs = twin(model).eval()(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(model(x), theirs, rtol=0, atol=2e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name", cases.OPS)
+def test_every_op_has_a_twin(name: str) -> None:
+    build, size = cases.OPS[name]
+    layer = build(np.random.default_rng(0))
+    x = np.random.default_rng(1).standard_normal((2, *size[1:]), dtype=np.float32)[..., : size[-1]]
+    theirs = twin(layer).eval()(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(layer(x), theirs, rtol=0, atol=2e-4 * max(1, np.abs(theirs).max()))
+
+
+def test_losses_are_the_same_on_both_sides() -> None:
+    for name, ((ours, _), (theirs, _)) in speed.losses().items():
+        np.testing.assert_allclose(ours(), theirs().numpy(), rtol=1e-4, err_msg=name)
+
+
+def test_gflops_and_the_geometric_mean() -> None:
+    rows = [
+        {"name": "a", "tinynet": {"median": 0.5}, "torch": {"median": 1.0}, "ratio": 0.5, "images": 4, "multiply_adds": 25e9},
+        {"name": "b", "tinynet": {"median": 2e-4}, "torch": {"median": 1e-4}, "ratio": 2.0},
+    ]
+    lines = speed.table(rows, peak=400).splitlines()
+    assert lines[2] == "| a | 500.0 | 1000.0 | 0.50 | 8 | 100 | 25 % |"
+    assert lines[3] == "| b | 0.20 | 0.10 | 2.00 |  |  |  |"
+    assert lines[4].startswith("| geometric mean of 2 | | | 1.00 |")
+
+
+@pytest.mark.parametrize(("side", "other"), [("tinynet", "torch"), ("torch", "tinynet")])
+def test_a_process_that_measures_one_side_loads_not_the_other(side: str, other: str, tmp_path: Path) -> None:
+    net, file = "cat net, 224², batch 16", tmp_path / "module.pt"
+    torch.save((twin(cases.network(net, np.random.default_rng(0))), (2, 3, 64, 64)), file)
+    code = (
+        f"import sys; sys.path.insert(0, 'benchmarks'); import footprint; footprint._{side}"
+        f"({(net if side == 'tinynet' else str(file))!r}, 'nothing', 1); "
+        f"assert {other!r} not in sys.modules; assert {side!r} in sys.modules"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_memory_of_a_process_is_its_own() -> None:
+    """Linux hands the largest size of the parent down in ru_maxrss; ours is large here."""
+    ballast = np.ones(60_000_000)
+    assert footprint._peak("tinynet", "cat net, 224², batch 16", "nothing", 1) < ballast.nbytes / 1e6
+
+
+def test_captums_atlas_is_of_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The places that both sides project are the same; what Captum is given is caught on its way."""
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(features=nn.Sequential(nn.Conv2d(3, 4, 3, rng=rng), nn.ReLU(), nn.Conv2d(4, 6, 3, rng=rng), nn.ReLU()))
+    images = rng.integers(0, 256, (12, 10, 10, 3), dtype=np.uint8)
+    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / 255)
+    dataset = ArrayDataset(images, np.zeros(12, np.int64), ["photo"])
+    top = interpret.top_activations(model, dataset, ["features.3"], progress=False)
+    module, picked = twin(model).eval(), []
+    layer = dict(module.named_modules())[looking.twin_path(model, "features.3")]
+
+    def attribute(self, photos, neuron_selector):
+        with torch.no_grad():
+            picked.append(neuron_selector(module(photos)).numpy())
+
+    monkeypatch.setattr(looking, "UNITS", 6)
+    monkeypatch.setattr(looking.NeuronDeconvolution, "attribute", attribute)
+    looking.captum_atlas(module, layer, x)
+    np.testing.assert_allclose(np.array(picked), top["features.3"].values, rtol=1e-5, atol=1e-6)
