@@ -37,7 +37,9 @@ FAMILIES = {
     "interpret.scores": ["scores"], "interpret.deletion": ["deletion"],
     "interpret.control": ["control"], "interpret.top": ["top"], "nn.receptive_field": ["summary"],
     "kernels.winograd": ["algorithms"], "kernels.im2col": ["algorithms"], "kernels.depthwise": ["algorithms"],
-    "kernels.pointwise": ["algorithms"],
+    "kernels.pointwise": ["algorithms"], "optim.sgd": ["trajectories"], "optim.adam": ["trajectories"], "optim.clip": ["clip"],
+    "optim.schedules": ["schedules"], "nn.containers": ["containers", "layers", "frozen"], "nn.norm": ["layers"],
+    "nn.activation": ["layers"], "nn.pool": ["layers"], "nn.conv": ["layers"], "train.metrics": ["metrics"],
 }  # fmt: skip
 """Module → the files of tests that hold it, in the folder of its package."""
 SWAPS: dict[type, list[type]] = {

@@ -72,6 +72,8 @@ one_cycle = st.fixed_dictionaries(
 @given(name=st.sampled_from(["SGD", "AdamW"]), options=one_cycle, steps=st.integers(2, 60))
 @example("SGD", {"max_lr": 0.1}, 30)  # the defaults
 @example("AdamW", {"max_lr": 0.1, "pct_start": 0.0}, 30)
+@example("SGD", {"max_lr": 0.1, "cycle_momentum": False}, 30)
+@example("AdamW", {"max_lr": 0.1, "cycle_momentum": False}, 30)
 def test_one_cycle(name, options, steps):
     mine, its = pair(name)
     try:
@@ -79,9 +81,8 @@ def test_one_cycle(name, options, steps):
     except ZeroDivisionError:
         assume(False)
     schedule = optim.OneCycleLR(total_steps=steps, **options)
-    momentum = {"SGD": "momentum", "AdamW": "betas"}[name] if options.get("cycle_momentum", True) else None
-    try:
-        compare(schedule, scheduler, mine, its, steps, momentum)
+    try:                                                        # also where the momentum is to stay as it is
+        compare(schedule, scheduler, mine, its, steps, {"SGD": "momentum", "AdamW": "betas"}[name])
     except ZeroDivisionError:  # PyTorch's, in a phase of no length
         assume(False)
 
@@ -91,6 +92,17 @@ def test_one_cycle_counts_epochs_times_steps_and_takes_a_rate_for_each_group():
     options = {"max_lr": [0.1, 0.4], "base_momentum": [0.8, 0.7], "max_momentum": [0.9, 0.95]}
     scheduler = lr_scheduler.OneCycleLR(its, epochs=4, steps_per_epoch=5, **options)
     compare(optim.OneCycleLR(epochs=4, steps_per_epoch=5, **options), scheduler, mine, its, 21, "momentum")
+
+
+def test_a_momentum_for_an_optimiser_that_has_none_is_an_error():
+    class Plain(optim.Optimizer):
+        def check(self, options):
+            pass
+
+    plain = Plain({"w": np.zeros(1)}, {"lr": 0.1})
+    optim.OneCycleLR(0.1, 10, cycle_momentum=False).apply(plain, 0)
+    with pytest.raises(ArgumentError, match="needs an optimiser with momentum or betas"):
+        optim.OneCycleLR(0.1, 10).apply(plain, 0)
 
 
 def test_one_cycle_of_a_rise_that_lasts_no_step_starts_at_the_top():
