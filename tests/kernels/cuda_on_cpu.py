@@ -45,6 +45,8 @@ def versions(source: str) -> list[tuple[str, bool]]:
     for name, (parameters, barriers) in kernels(source).items():
         if parameters == ["T"]:
             every += [(f"{name}<{t}>", barriers) for t in ("float", "double")]
+        elif parameters == ["I"]:
+            every += [(f"{name}<{i}>", barriers) for i in ("int", "long long")]
         elif parameters == ["T", "I"]:
             types = ("float", "double", *(("unsigned short",) if name in ("im2col", "maps_to_rows") else ()))
             every += [(f"{name}<{t}, {i}>", barriers) for t in types for i in ("int", "long long")]

@@ -13,6 +13,8 @@ from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
+from ..kernels import cuda
+from ..kernels.cuda import max_pool as gpu
 from ..kernels.geometry import Geometry, pad_cells
 from ..kernels.pooling import maxima, maxima_and_switches
 from ._check import batched, check_floats, check_indices, check_signal
@@ -76,6 +78,9 @@ def _max_pool(
     if x.shape[1] < 1:
         raise ShapeError(f"{op}: expected at least one channel, got {tuple(input.shape)}")
     geometry = pool_geometry(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    if cuda.here(x):
+        y, indices = gpu.max_pool(x, geometry, switches)
+        return (y[0] if unbatched else y) if indices is None else (y[0], indices[0]) if unbatched else (y, indices)
     padded = pad_cells(x, geometry, -inf)
     if not switches:
         y = maxima(padded, geometry)
@@ -126,26 +131,47 @@ def _flat_indices(switch: Array, geometry: Geometry) -> Array:
 
 
 def _input_gradient(op: str, n: int, dy: Array, indices: Array, input_size: Sequence[int]) -> Array:
-    xp = check_floats(op, dy=dy)
+    check_floats(op, dy=dy)
     check_indices(op, "indices", indices)
     array_module(dy, indices)
     batched(op, "dy", dy, n)
     check_signal(op, dy, indices.shape)
     if len(input_size) != dy.ndim or tuple(input_size[:-n]) != tuple(dy.shape[:-n]):
         raise ShapeError(f"{op}: expected input_size ({', '.join(map(str, dy.shape[:-n]))}, …), got {tuple(input_size)}")
-    cells = prod(input_size[-n:])
+    return unpooled(op, dy, indices, input_size, n)
+
+
+def unpooled(
+    op: str, values: Array, indices: Array, size: Sequence[int], n: int, meeting: str = "sum", geometry: Geometry | None = None
+) -> Array:
+    """Every value where its switch points, 0 elsewhere. size: of the result, whose last n axes are a plane.
+
+    meeting: where several values meet in a cell, their "sum", or the "largest". geometry: the windows in whose forward pass the
+    switches arose; a GPU then gathers along them. It is not asked whether such switches lie inside, for which the host would wait;
+    a window of nothing but padding, which another device refuses, has none that does and passes nothing on.
+    """
+    if not cuda.here(values) or geometry is None:
+        check_inside(op, indices, size[-n:])
+    if cuda.here(values):
+        return gpu.unpool(values, indices, size, n, meeting, geometry)
+    scatter = scatter_add if meeting == "sum" else scatter_max
+    return scatter(values, indices, size, n)
+
+
+def check_inside(op: str, indices: Array, plane: Sequence[int]) -> None:
+    """Every index must lie inside its plane: otherwise a signal would land in another one. A GPU is waited for."""
+    cells = prod(plane)
     if indices.size and bool(((indices < 0) | (indices >= cells)).any()):
-        # Otherwise the signal would land in another plane. (A window of nothing but padding has such a switch.)
+        # (A window of nothing but padding has such a switch.)
         raise ArgumentError(
-            f"{op}: expected indices from 0 to {cells - 1} for planes of {tuple(input_size[-n:])}, "
+            f"{op}: expected indices from 0 to {cells - 1} for planes of {tuple(plane)}, "
             f"got {int(indices.min())} to {int(indices.max())}"
         )
-    return scatter_add(xp, dy, indices, input_size, n)
 
 
-def scatter_add(xp: Any, values: Array, indices: Array, size: Sequence[int], n: int) -> Array:
+def scatter_add(values: Array, indices: Array, size: Sequence[int], n: int) -> Array:
     """Add every value at its flat index of the plane it belongs to; planes are the last n axes. Returns shape `size`."""
-    cells = prod(size[-n:])
+    xp, cells = array_module(values), prod(size[-n:])
     planes = xp.arange(prod(size[:-n]), dtype=xp.int64).reshape(-1, 1) * cells
     out = xp.zeros(prod(size), dtype=values.dtype)
     count = prod(values.shape[-n:])

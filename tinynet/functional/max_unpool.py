@@ -11,7 +11,11 @@ from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
+from ..kernels import cuda
+from ..kernels.cuda import max_pool as gpu
+from ..kernels.geometry import Geometry
 from ._check import batched, check_floats, check_indices, integers
+from .max_pool import check_inside
 
 _Ints = int | Sequence[int]
 
@@ -76,7 +80,15 @@ def _max_unpool(
         raise ShapeError(f"{op}: expected channels and sizes of at least one, got input {tuple(input.shape)}")
     if tuple(indices.shape) != tuple(input.shape):
         raise ShapeError(f"{op}: expected indices {tuple(input.shape)} as input is, got {tuple(indices.shape)}")
-    size = _output_size(op, n, x.shape[2:], kernel_size, stride, padding, output_size)
+    size, kernel, stride, low = _output_size(op, n, x.shape[2:], kernel_size, stride, padding, output_size)
+    if cuda.here(x):
+        switches = indices.reshape(x.shape)
+        windows = Geometry(size, kernel, stride, low, low, (1,) * n, tuple(x.shape[2:]))
+        inside, of_these_windows = gpu.lie(switches, windows)
+        if not inside:
+            check_inside(op, indices, size)
+        y = gpu.unpool(x, switches, (*x.shape[:2], *size), n, "overwrite", windows if of_these_windows else None)
+        return y[0] if unbatched else y
     places = _places(op, indices, x.shape[0] * x.shape[1], size)
     y = array_module(x).zeros(x.shape[0] * x.shape[1] * prod(size), dtype=x.dtype)
     y[places] = x.reshape(-1)
@@ -97,7 +109,8 @@ def _input_gradient(op: str, n: int, dy: Array, indices: Array) -> Array:
 
 def _output_size(
     op: str, n: int, size: Sequence[int], kernel_size: Any, stride: Any, padding: Any, output_size: Any
-) -> tuple[int, ...]:
+) -> tuple[tuple[int, ...], ...]:
+    """The size of the output, and kernel, stride and padding along every axis."""
     for name, given in (("kernel_size", kernel_size), ("padding", padding)):
         if isinstance(given, (tuple, list)) and len(given) != n:         # here PyTorch does not spread one number over all axes
             raise ArgumentError(f"{op}: expected {name} to be an integer or {n}, got {tuple(given)}")
@@ -120,15 +133,12 @@ def _output_size(
                 )
     if min(wanted) < 1:
         raise ShapeError(f"{op}: expected an output of at least one cell, got {tuple(wanted)}")
-    return tuple(wanted)
+    return tuple(wanted), kernel, stride, padding
 
 
 def _places(op: str, indices: Array, planes: int, size: tuple[int, ...]) -> Array:
     """Flat indices into all planes one after the other, checked to lie inside their plane."""
+    check_inside(op, indices, size)
     xp, cells = array_module(indices), prod(size)
-    if indices.size and bool(((indices < 0) | (indices >= cells)).any()):
-        raise ArgumentError(
-            f"{op}: expected indices from 0 to {cells - 1} for planes of {size}, got {int(indices.min())} to {int(indices.max())}"
-        )
     count = prod(indices.shape[-len(size) :])
     return (indices.reshape(-1, count) + xp.arange(planes, dtype=xp.int64).reshape(-1, 1) * cells).ravel()

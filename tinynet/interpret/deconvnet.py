@@ -13,7 +13,6 @@ from typing import Any
 from .. import nn
 from ..backend import Array, array_module
 from ..errors import ArgumentError
-from ..functional.max_pool import scatter_max
 from ..nn import Layer
 from ..nn.activation import _Rectifier
 from ..nn.conv import _Conv
@@ -124,7 +123,7 @@ class deconvnet(Attribution):
 
     def step(self, path: str, layer: Layer, saved: Any, signal: Array) -> Array:
         if self.overlap == "max" and isinstance(layer, _MaxPool):
-            return scatter_max(signal, saved.indices, saved.size, layer.axes)
+            return layer.back(saved, signal, "largest")
         return deconv(layer, saved, signal)
 
     def seed(self, record: Record, mask: Array) -> Array:

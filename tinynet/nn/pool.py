@@ -8,7 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .. import functional as F
-from ..backend import Array
+from ..backend import Array, array_module
+from ..functional._check import check_floats, check_signal
+from ..functional._geometry import pool_geometry
+from ..functional.max_pool import unpooled
 from .layer import Layer
 
 _Ints = int | Sequence[int]
@@ -43,7 +46,16 @@ class _MaxPool(Layer):
         return self._pool(x, False)
 
     def input_gradient(self, saved: Saved, dy: Array) -> Array:
-        return getattr(F, f"max_pool{self.axes}d_input_gradient")(dy, saved.indices, saved.size)
+        return self.back(saved, dy)
+
+    def back(self, saved: Saved, signal: Array, meeting: str = "sum") -> Array:
+        """The signal put back to where the maxima stood; where several meet in a cell, their "sum" or the "largest"."""
+        op, windows = f"max_pool{self.axes}d_input_gradient", (self.kernel_size, self.stride, self.padding, self.dilation)
+        check_floats(op, dy=signal)
+        check_signal(op, signal, saved.indices.shape)
+        array_module(signal, saved.indices)
+        geometry = pool_geometry(op, saved.size[-self.axes :], *windows, self.ceil_mode)
+        return unpooled(op, signal, saved.indices, saved.size, self.axes, meeting, geometry)
 
 
 class MaxPool1d(_MaxPool):

@@ -73,6 +73,27 @@ __global__ void unpool_windows(const T* __restrict__ values, const long long* __
     out[number] = result;
 }
 
+// Whether switches are those of these windows: strays[0] becomes 1 where one lies outside its plane, strays[1] where one lies in
+// no cell of its own window. All who write write the same.
+template <typename I>
+__global__ void stray_switches(const long long* __restrict__ switches, int* __restrict__ strays, Window w, I total) {
+    I number = thread_number<I>();
+    if (number >= total) return;
+    long long q = switches[number];
+    bool inside = q >= 0 && q < volume(w.size), own = inside;
+    if (inside) {
+        int at[3], p[3];
+        coordinates(int(q), w.size, at);
+        coordinates(int(number % volume(w.out)), w.out, p);
+        for (int axis = 0; axis < 3; axis++) {
+            int k = at[axis] - (p[axis] * w.stride[axis] - w.low[axis]);
+            own = own && k >= 0 && k < w.kernel[axis] * w.dilation[axis] && k % w.dilation[axis] == 0;
+        }
+    }
+    if (!inside) strays[0] = 1;
+    if (!own) strays[1] = 1;
+}
+
 // Where they are not, the switches are sorted first, stably. Then the thread of the first of a run of equal places owns that cell.
 // order: positions in the order of their places; places: sorted, flat into all planes. out: zeros before.
 template <typename T, typename I>

@@ -27,6 +27,20 @@ def max_pool(x: Array, geometry: Any, switches: bool) -> tuple[Array, Array | No
     return y, indices
 
 
+def lie(switches: Array, geometry: Any) -> tuple[bool, bool]:
+    """Whether all switches (N, C, *out) lie inside their plane, and whether each lies in its own window. The host waits for it.
+
+    What is so needs not be sorted by `unpool`: it can be gathered along the windows.
+    """
+    if not switches.size:
+        return True, True
+    switches, xp = dense(switches), array_module(switches)
+    strays, kind = xp.zeros(2, dtype=np.int32), index_type(switches.size)
+    launch("max_pool", "stray_switches", (kind,), (switches, strays, window(geometry), kind(switches.size)), threads=switches.size)
+    outside, elsewhere = strays.get().tolist()
+    return not outside, not elsewhere
+
+
 def unpool(values: Array, switches: Array, size: Sequence[int], n: int, meeting: str = "sum", geometry: Any = None) -> Array:
     """Put every value where its switch points, zero elsewhere; where several meet, as `meeting` says. Always in the same order.
 
