@@ -52,21 +52,25 @@ def test_sgd(cuda: Cpu, options: dict[str, Any], count: int, dtype: str) -> None
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kind, options", [
     (Adam, {}), (Adam, {"weight_decay": 0.1, "maximize": True}), (AdamW, {"betas": (0.8, 0.95)}),
+    (Adam, {"amsgrad": True, "betas": (0.9, 0.5)}), (AdamW, {"amsgrad": True, "betas": (0.5, 0.1)}),
 ])  # fmt: skip
 def test_adam_and_adamw(cuda: Cpu, kind: Any, options: dict[str, Any], dtype: str) -> None:
     host = {"large": values(0, (5000,)).astype(dtype), **parameters(70, dtype)}
     p, reference = device(host), kind(host, lr=0.05, **options)
-    m, v = (device({name: np.zeros_like(x) for name, x in host.items()}) for _ in range(2))
+    m, v, largest = (device({name: np.zeros_like(x) for name, x in host.items()}) for _ in range(3))
     group = reference.param_groups[0]
     chosen = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay", "maximize")}
     for step in range(1, 4):
         g = {name: values(100 * step + i, x.shape).astype(dtype) for i, (name, x) in enumerate(host.items())}
-        optimiser.adam(rows(p, device(g), m, v), step=step, decoupled=kind is AdamW, **chosen)
+        third = largest if options.get("amsgrad") else None
+        optimiser.adam(rows(p, device(g), m, v, third), step=step, decoupled=kind is AdamW, **chosen)
         reference.step(g)
         for name, x in host.items():
             close(p[name].get(), x, dtype, name)
             if x.size:
                 close(v[name].get(), reference.state[name]["exp_avg_sq"], dtype, name)
+                if third is not None:
+                    close(third[name].get(), reference.state[name]["max_exp_avg_sq"], dtype, name)
 
 
 def test_a_large_parameter_is_shared_by_blocks_and_64_parameters_by_a_launch(cuda: Cpu) -> None:
@@ -99,7 +103,7 @@ def test_a_step_is_held_back_on_the_device(cuda: Cpu) -> None:
 
 @pytest.mark.parametrize("make", [
     lambda p: SGD(p, lr=0.1), lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
-    lambda p: Adam(p, lr=0.01), lambda p: AdamW(p, lr=0.01),
+    lambda p: Adam(p, lr=0.01), lambda p: AdamW(p, lr=0.01), lambda p: AdamW(p, lr=0.01, amsgrad=True),
     lambda p: AdamW([{"params": {"p0": p.pop("p0")}, "lr": 0.1}, {"params": p}]),
 ])  # fmt: skip
 def test_the_optimisers_take_the_fused_step_and_stay_on_their_way(cuda: Cpu, make: Any) -> None:
@@ -121,21 +125,22 @@ def test_the_optimisers_take_the_fused_step_and_stay_on_their_way(cuda: Cpu, mak
     assert {name.partition("<")[0] for name, _, _ in cuda.launches[before:]} <= {"sgd", "adam"}
 
 
-def test_what_the_fused_step_does_not_take_goes_the_plain_way(cuda: Cpu) -> None:
+def test_gradients_in_another_order_are_laid_out_and_parameters_in_another_go_the_plain_way(cuda: Cpu) -> None:
     host = parameters(4, "float64")
-    for options in ({"amsgrad": True}, {}):
-        mine, its = Adam(host, **options), Adam(device(host), **options)
-        g = {name: np.ones_like(x) for name, x in host.items()}
-        there = device(g)
-        if not options:                                         # a gradient that is not in C order
-            there["p0"] = device_module.asarray(np.ones((4, 3))).T
-        before = len(cuda.launches)
+    g = {name: np.ones_like(x) for name, x in host.items()}
+    for turned in ("gradient", "parameter"):
+        arrays, there = device(host), device(g)
+        (there if turned == "gradient" else arrays)["p0"] = device_module.asarray(np.ascontiguousarray(host["p0"].T)).T
+        mine, its, before = Adam({n: x.copy() for n, x in host.items()}), Adam(arrays), len(cuda.launches)
         its.step(there)
-        mine.step(g)
-        assert len(cuda.launches) == before
-        close(its.param_groups[0]["params"]["p0"].get(), host["p0"], "float64")
-    its.step(there, device_module.asarray(np.array([False])))
-    close(its.param_groups[0]["params"]["p0"].get(), host["p0"], "float64")
+        mine.step({**g, "p0": there["p0"].get()})
+        assert (len(cuda.launches) > before) == (turned == "gradient")
+        for name, x in mine.param_groups[0]["params"].items():
+            close(arrays[name].get(), x, "float64", name)
+        kept = {name: x.get() for name, x in arrays.items()}
+        its.step(there, device_module.asarray(np.array([False])))
+        for name, x in kept.items():
+            np.testing.assert_array_equal(arrays[name].get(), x)
 
 
 @pytest.mark.parametrize("kind, made", [(AdamW, "zeros_like"), (SGD, "empty_like")])

@@ -80,10 +80,11 @@ def test_whose_windows_switches_are_of(cuda: Cpu, case: dict[str, Any], kind: st
     rng = np.random.default_rng(case["seed"])
     seen = [[                                                   # the cells of every window, counted out
         index for index, at in enumerate(np.ndindex(*geometry.size))
-        if all(0 <= (k := q - (p * s - low)) < m * d and k % d == 0
-               for q, p, s, low, m, d in zip(at, place, geometry.stride, geometry.low, geometry.kernel, geometry.dilation, strict=True))
+        if all(0 <= (k := q - (p * s - low)) < m * d and k % d == 0 for q, p, s, low, m, d in zip(
+            at, place, geometry.stride, geometry.low, geometry.kernel, geometry.dilation, strict=True))
     ] for place in np.ndindex(*geometry.out)]  # fmt: skip
-    switches = np.array([[rng.choice(cells if kind == "any" or not own else own) for own in seen] for _ in range(int(np.prod(shape[:2])))])
+    planes = range(int(np.prod(shape[:2])))
+    switches = np.array([[rng.choice(cells if kind == "any" or not own else own) for own in seen] for _ in planes])
     if kind == "strays" and switches.size:
         switches.ravel()[rng.integers(switches.size)] = rng.choice([-1, cells, -(1 << 40), 1 << 40])
     inside = bool(((switches >= 0) & (switches < cells)).all())

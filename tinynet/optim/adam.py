@@ -59,7 +59,7 @@ class Adam(Optimizer):
 
     def begin_all(self, rows: Sequence[Row], options: dict[str, Any]) -> set[int] | None:
         arrays = [x for row in rows for x in (*row[:2], *row[2].values()) if hasattr(x, "shape")]
-        if options["amsgrad"] or not cuda.fit(*arrays):
+        if not cuda.fit(*arrays):
             return None
         fresh = {id(slots) for _, _, slots in rows if not slots}
         for parameter, _, slots in rows:
@@ -71,7 +71,10 @@ class Adam(Optimizer):
             slots["step"] += 1
         chosen = {name: options[name] for name in ("lr", "betas", "eps", "weight_decay", "maximize")}
         for step in sorted({slots["step"] for _, _, slots in rows}):     # one, unless some had no gradient once
-            some = [(p, g, slots["exp_avg"], slots["exp_avg_sq"]) for p, g, slots in rows if slots["step"] == step]
+            some = [
+                (p, g, slots["exp_avg"], slots["exp_avg_sq"], slots.get("max_exp_avg_sq"))
+                for p, g, slots in rows if slots["step"] == step
+            ]
             optimiser.adam(some, step=step, decoupled=self.decoupled_weight_decay, ok=ok, **chosen)
 
     def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any]) -> None:

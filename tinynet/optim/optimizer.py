@@ -13,6 +13,7 @@ import numpy as np
 
 from ..backend import Array, array_module, to_host
 from ..errors import ArgumentError, DtypeError, ShapeError
+from ..kernels import cuda
 
 Parameters = Mapping[str, Array] | Iterable[Mapping[str, Any]]
 Row = tuple[Array, Array, dict[str, Any]]
@@ -77,7 +78,7 @@ class Optimizer:
         self._before, groups = [], []
         for group in self.param_groups:
             rows = [
-                (parameter, gradients[name], self.state.setdefault(name, {}))
+                (parameter, self._laid_out(gradients[name]), self.state.setdefault(name, {}))
                 for name, parameter in group["params"].items() if gradients.get(name) is not None
             ]
             self._before += [(slots, dict(slots)) for _, _, slots in rows]
@@ -142,6 +143,11 @@ class Optimizer:
             # JSON, in which checkpoints keep the options, knows lists only: betas are a tuple again.
             mine.update({k: tuple(v) if isinstance(v, list) else v for k, v in its.items() if k != "params"})
         self.state = loaded
+
+    @staticmethod
+    def _laid_out(gradient: Array) -> Array:
+        """The gradient as a kernel of a GPU takes it: in C order."""
+        return gradient if not cuda.here(gradient) or gradient.flags.c_contiguous else cuda.dense(gradient)
 
     # -- what is below is checking
 

@@ -4,6 +4,6 @@ They change speed, never meaning; functional calls them where `here(x)`, and eve
 Nothing in this package imports CuPy: the array module of an array is asked for what is needed of it.
 """
 
-from .launch import fit, here, names, source
+from .launch import dense, fit, here, names, source
 
-__all__ = ["fit", "here", "names", "source"]
+__all__ = ["dense", "fit", "here", "names", "source"]

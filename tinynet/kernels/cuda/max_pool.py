@@ -36,7 +36,8 @@ def lie(switches: Array, geometry: Any) -> tuple[bool, bool]:
         return True, True
     switches, xp = dense(switches), array_module(switches)
     strays, kind = xp.zeros(2, dtype=np.int32), index_type(switches.size)
-    launch("max_pool", "stray_switches", (kind,), (switches, strays, window(geometry), kind(switches.size)), threads=switches.size)
+    launch("max_pool", "stray_switches", (kind,), (
+        switches, strays, window(geometry), kind(switches.size)), threads=switches.size)
     outside, elsewhere = strays.get().tolist()
     return not outside, not elsewhere
 

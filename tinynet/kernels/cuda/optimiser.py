@@ -14,10 +14,11 @@ from .launch import THREADS, launch
 CAPACITY = 64
 """Parameters that one launch carries."""
 TENSORS = np.dtype([
-    *((name, np.uint64, CAPACITY) for name in ("parameter", "gradient", "first", "second")), ("size", np.int64, CAPACITY),
+    *((name, np.uint64, CAPACITY) for name in ("parameter", "gradient", "first", "second", "third")),
+    ("size", np.int64, CAPACITY),
 ])
 Row = Sequence[Any]
-"""(parameter, gradient, first slot or None, second slot or None), device arrays of one shape and dtype in C order."""
+"""(parameter, gradient, first, second and third slot or None), device arrays of one shape and dtype in C order."""
 
 
 def sgd(
@@ -38,7 +39,10 @@ def adam(
     rows: Sequence[Row], *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float, decoupled: bool, step: int,
     maximize: bool, ok: Array | None = None,
 ) -> None:
-    """Adam, or AdamW where decoupled, over all rows (parameter, gradient, m, v). step: t, 1 for the first. ok: as for sgd."""
+    """Adam, or AdamW where decoupled, over all rows (parameter, gradient, m, v, largest v or None). ok: as for sgd.
+
+    step: t, 1 for the first.
+    """
     beta1, beta2 = betas
     for T, tensors, arrays, grid in _batches(rows):
         launch("optimiser", "adam", (T,), (
@@ -55,7 +59,7 @@ def _batches(rows: Sequence[Row]) -> Iterator[tuple[Any, np.ndarray, list[Array]
             part = alike[begin : begin + CAPACITY]
             tensors = np.zeros((), dtype=TENSORS)
             for number, row in enumerate(part):
-                for name, array in zip(("parameter", "gradient", "first", "second"), row, strict=False):
+                for name, array in zip(("parameter", "gradient", "first", "second", "third"), row, strict=False):
                     tensors[name][number] = 0 if array is None else array.data.ptr
                 tensors["size"][number] = row[0].size
             largest = max(row[0].size for row in part)
