@@ -188,6 +188,17 @@ def test_everything_ignored_is_nan_for_the_mean_and_quietly_so(backend: Backend,
         np.testing.assert_array_equal(dx, tensor.grad.numpy())
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
+def test_a_mean_over_no_weight(backend: Backend, name: str) -> None:
+    x, target, weight = values(0, (2, 3)), np.array([1, 1]), np.array([1.0, 0.0, 2.0])
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = getattr(torch.nn.functional, name)(tensor, torch.from_numpy(target), torch.from_numpy(weight))
+    expected.backward()
+    arrays = [backend.array(a) for a in (x, target, weight)]
+    np.testing.assert_array_equal(backend.host(getattr(F, name)(*arrays)), expected.detach().numpy())
+    np.testing.assert_array_equal(backend.host(getattr(F, f"{name}_input_gradient")(*arrays)), tensor.grad.numpy())
+
+
 # (input, target, weight, options)
 T4 = np.array([0, 1, 2, 0])
 INVALID = {
@@ -224,8 +235,11 @@ def test_invalid_calls(backend: Backend, name: str, what: str) -> None:
     shape, target, weight, options = (INVALID | INVALID_CROSS_ENTROPY)[what]
     x = np.zeros(shape)
     arrays = [backend.array(x), backend.array(target), None if weight is None else backend.array(weight)]
-    if what.startswith("a target") and name == "cross_entropy" and cuda.here(arrays[0]):
-        assert np.isnan(backend.host(F.cross_entropy(*arrays)))     # the host does not wait to find out
+    if what.startswith("a target") and cuda.here(arrays[0]):
+        assert np.isnan(backend.host(getattr(F, name)(*arrays)))    # the host does not wait to find out
+        bad = (target < 0) | (target > 2)
+        dx = backend.host(getattr(F, f"{name}_input_gradient")(*arrays))
+        assert (np.isnan(dx).any(axis=1) == bad).all()
         return
     check_refused(
         lambda: getattr(F, name)(*arrays, **options),

@@ -79,6 +79,9 @@ def nll_loss(
     input: Array, target: Array, weight: Array | None = None, *, ignore_index: int = -100, reduction: str = "mean"
 ) -> Array:
     """−w_t · input_t for target class t: cross_entropy for an input that is log-probabilities already. Arguments as there."""
+    if _fused("nll_loss", input, target, weight, ignore_index, reduction, None):
+        options: Any = {"ignore_index": ignore_index, "reduction": reduction}
+        return fused_cross_entropy(input, target, weight, gradient=False, logits=False, **options)[0]
     q, normaliser, along = _target_weights("nll_loss", input, target, weight, ignore_index, reduction, None)
     return _reduce(_minus_product(input, q, along, exact=False), normaliser, reduction)
 
@@ -89,6 +92,10 @@ def nll_loss_input_gradient(
 ) -> Array:
     """∂ℓ/∂input for nll_loss: −w_t at the target class, 0 elsewhere. dy: what arrives at the loss; None means 1."""
     op = "nll_loss_input_gradient"
+    if _fused(op, input, target, weight, ignore_index, reduction, None):
+        options: Any = {"ignore_index": ignore_index, "reduction": reduction}
+        dx = fused_cross_entropy(input, target, weight, value=False, logits=False, **options)[1]
+        return _scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1)
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, None)
     return _scale(op, -q, normaliser, reduction, dy, along)
 
@@ -135,7 +142,8 @@ def _same(input: Array, target: Array) -> bool:
 
 
 def _fused(
-    op: str, input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float
+    op: str, input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str,
+    smoothing: float | None,
 ) -> bool:
     """Whether the arguments, which are checked, are for the kernel of a GPU."""
     check_floats(op, input=input)
@@ -227,15 +235,20 @@ def _reduce(losses: Array, normaliser: Any, reduction: str) -> Array:
     if reduction == "none":
         return losses
     total = losses.sum()
-    if reduction == "sum":
-        return total
-    return total / normaliser if normaliser != 0 else total + float("nan")      # the mean of nothing, as in PyTorch
+    return total if reduction == "sum" else total / _divisor(normaliser, float("nan"))      # the mean of nothing, as in PyTorch
+
+
+def _divisor(normaliser: Any, instead: float) -> Any:
+    """The normaliser, a number or a scalar array, or `instead` where it is 0: without a branch, which would wait for a GPU."""
+    if isinstance(normaliser, int):
+        return normaliser or instead
+    return array_module(normaliser).where(normaliser == 0, normaliser.dtype.type(instead), normaliser)
 
 
 def _scale(op: str, dx: Array, normaliser: Any, reduction: str, dy: Array | None, along: int | None) -> Array:
     """dx times what arrives at the loss, over the normaliser for "mean"."""
-    if reduction == "mean" and normaliser != 0:
-        dx = dx / normaliser
+    if reduction == "mean":
+        dx = dx / _divisor(normaliser, 1)
     if dy is None:
         return dx
     check_floats(op, input=dx, dy=dy)

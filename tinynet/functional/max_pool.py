@@ -146,8 +146,8 @@ def unpooled(
 ) -> Array:
     """Every value where its switch points, 0 elsewhere. size: of the result, whose last n axes are a plane.
 
-    meeting: where several values meet in a cell, their "sum", or the "largest". geometry: the windows that the switches come from;
-    a GPU then gathers along them, and they are not checked, for which the host would wait: a window of nothing but padding, whose
+    meeting: where several values meet in a cell, their "sum", or the "largest". geometry: the windows that the switches are of; a
+    GPU then gathers along them, and does not check them, for which the host would wait: a window of nothing but padding, whose
     switch a CPU refuses, passes nothing on.
     """
     if not cuda.here(values) or geometry is None:

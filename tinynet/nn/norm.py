@@ -59,8 +59,8 @@ class _BatchNorm(Layer):
         if batch:
             statistics = batch_statistics(x, None if member is None else member.sum)
             if moves:
-                # momentum None: the plain mean over all batches so far
-                momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+                # momentum None: the plain mean over all batches so far, which a GPU counts itself
+                momentum = (1 / self.num_batches_tracked).astype(x.dtype) if self.momentum is None else self.momentum
                 move_running(self.running_mean, self.running_var, statistics, momentum)
         elif self.running_mean is None or self.running_var is None:     # an empty batch, and none before it
             xp, c = array_module(x), (self.num_features,)

@@ -6,6 +6,7 @@
 //
 // both over Σ w_t of the targets that count, where the mean is asked for. A row whose target is ignore_index counts nowhere. A target
 // that is no class makes its row NaN: to ask the host would make it wait. x: (N, C, inner), a row is one (n, i).
+// logits 0: x is log p itself (the negative log-likelihood), and dx_c = -q_c.
 
 template <typename T>
 __device__ T weight_of(const T* weight, long long c) {
@@ -29,22 +30,22 @@ __global__ void target_weight(const long long* __restrict__ target, const T* __r
 template <typename T, typename I>
 __global__ void cross_entropy(const T* __restrict__ x, const long long* __restrict__ target, const T* __restrict__ weight,
                               const T* __restrict__ total, T* __restrict__ losses, T* __restrict__ gradient, I classes, I inner,
-                              long long ignore_index, T smoothing, T minus_infinity, T nan) {
+                              long long ignore_index, T smoothing, int logits, T minus_infinity, T nan) {
     I row = blockIdx.x, base = row / inner * classes * inner + row % inner;
     long long t = target[row];
     const bool counts = t != ignore_index, bad = counts && (t < 0 || t >= classes);
-    T largest = minus_infinity;
-    for (I c = threadIdx.x; c < classes; c += blockDim.x) {
+    T largest = logits ? minus_infinity : T(0);
+    for (I c = threadIdx.x; c < classes && logits; c += blockDim.x) {
         T value = x[base + c * inner];
         if (!(largest >= value) && largest == largest) largest = value;
     }
     largest = block_max(largest);
     if (largest == minus_infinity || largest == -minus_infinity) largest = nan;    // e^{inf - inf}: NaN in any case, and so at once
     T sum = T(0);
-    for (I c = threadIdx.x; c < classes; c += blockDim.x) sum += exp(x[base + c * inner] - largest);
+    for (I c = threadIdx.x; c < classes && logits; c += blockDim.x) sum += exp(x[base + c * inner] - largest);
     __shared__ T denominator;
     sum = block_sum(sum);
-    if (threadIdx.x == 0) denominator = log(sum);
+    if (threadIdx.x == 0) denominator = logits ? log(sum) : T(0);
     __syncthreads();
 
     T scale = T(1), hit = T(1) - smoothing;                 // over what the gradient is; what the target's class has of its weight
@@ -70,9 +71,9 @@ __global__ void cross_entropy(const T* __restrict__ x, const long long* __restri
     __syncthreads();
     if (!gradient) return;
     for (I c = threadIdx.x; c < classes; c += blockDim.x) {
-        T p = exp(x[base + c * inner] - largest - denominator);
+        T p = logits ? exp(x[base + c * inner] - largest - denominator) : T(0);
         T q = counts ? weight_of(weight, c) * ((bad || c == t ? hit : T(0)) + smoothing / T(classes)) : T(0);
-        gradient[base + c * inner] = (p * shared_mass - q) * scale;
+        gradient[base + c * inner] = ((logits ? p * shared_mass : T(0)) - q) * scale;
     }
 }
 

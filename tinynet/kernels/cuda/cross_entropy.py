@@ -12,11 +12,12 @@ from .launch import block_for, dense, index_type, launch
 
 def cross_entropy(
     x: Array, target: Array, weight: Array | None, *, ignore_index: int = -100, reduction: str = "mean",
-    label_smoothing: float = 0.0, value: bool = True, gradient: bool = True,
+    label_smoothing: float = 0.0, value: bool = True, gradient: bool = True, logits: bool = True,
 ) -> tuple[Array | None, Array | None]:
     """(loss, ∂loss/∂x); either may be left out. x: (N, C, …) or (C,), not empty. target: class numbers, int64 or uint8.
 
     The gradient for reduction "none" is that of the sum. A target that is no class makes the loss NaN: the host does not look.
+    logits False: x is log-probabilities already, the loss the negative log-likelihood.
     """
     xp, T = array_module(x, target, weight), x.dtype.type
     along = 0 if x.ndim == 1 else 1
@@ -36,7 +37,7 @@ def cross_entropy(
     mean = None if total is None else dense(total)
     launch("cross_entropy", "cross_entropy", (x.dtype, kind), (
         x, target, weight, mean, dense(losses), dx, kind(classes), kind(inner), np.int64(ignore_index), T(label_smoothing),
-        T(-inf), T(nan)), threads=rows, block=block_for(classes), grid=(rows,))
+        np.int32(logits), T(-inf), T(nan)), threads=rows, block=block_for(classes), grid=(rows,))
     if not value or reduction == "none":
         return (losses if value else None), dx
     result = xp.empty((), dtype=x.dtype)
