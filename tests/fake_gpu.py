@@ -1,11 +1,14 @@
 """A GPU that is not there: the device double under CuPy's name, so that `device("cuda")` finds it.
 
-What a transfer, a stream and an event do in time cannot be had; that they are used, and in which order, is noted in `log`.
+What a transfer, a stream and an event do in time cannot be had; that they are used, and in which order, is noted in `log`, and
+`blocked` says where the host may have waited: every stream has a clock of what comes before in it and in the streams that it
+waited for, and what the host has waited for once is done.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -22,7 +25,11 @@ class FakeCuda:
 
     def __init__(self, count: int = 1) -> None:
         self.log: list[str] = []
-        log = self.log
+        self.blocked: list[int] = []
+        """For every wait of the host for something that was not done for certain: how many events were recorded behind it."""
+        log, blocked = self.log, self.blocked
+        clocks: dict[str, Counter[str]] = {"current": Counter(), "own": Counter()}
+        done: Counter[str] = Counter()
 
         class Device:
             def __init__(self, number: int = 0) -> None:
@@ -40,10 +47,16 @@ class FakeCuda:
 
         class Event:
             def record(self, stream: Any = None) -> None:
-                log.append(f"record on {stream or 'current'}")
+                self.stream = str(stream or "current")
+                log.append(f"record on {self.stream}")
+                clocks[self.stream][self.stream] += 1
+                self.clock = clocks[self.stream].copy()
 
             def synchronize(self) -> None:
                 log.append("wait for event")
+                if not self.clock <= done:
+                    blocked.append(clocks[self.stream][self.stream] - self.clock[self.stream])
+                done.update(self.clock - done)
 
         class Stream:
             def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
@@ -66,6 +79,7 @@ class FakeCuda:
 
             def wait_event(self, event: Any) -> None:
                 log.append("own waits for event")
+                clocks["own"] |= event.clock
 
         class Current:
             def __str__(self) -> str:
@@ -73,6 +87,7 @@ class FakeCuda:
 
             def wait_event(self, event: Any) -> None:
                 log.append("current waits for event")
+                clocks["current"] |= event.clock
 
         current = Current()
         self.Device, self.Event, self.Stream = Device, Event, Stream

@@ -6,6 +6,7 @@ names. So nothing is attached to an array, and the sum of several workers' gradi
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[str, dict[str, Any]] = {}
         self._parameters: dict[str, Array] = {}
-        self._before: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._before: deque[list[tuple[dict[str, Any], dict[str, Any]]]] = deque(maxlen=2)
         for group in groups:
             self._add_group(group, defaults)
         if not self._parameters:
@@ -65,7 +66,7 @@ class Optimizer:
         """One step. gradients: dict name -> array of the parameter's shape and dtype.
 
         ok: False changes nothing. On a GPU it may be an array (1,) of bool there, at which the host does not look; whoever finds
-        out later that it was False calls `take_back`.
+        out later that it was False calls `take_back`, for up to two steps.
 
         A parameter whose gradient is missing or None stays as it is, and so does its state. An unknown name, another
         shape or another dtype is an error (ArgumentError, ShapeError, DtypeError), raised before anything is changed.
@@ -73,15 +74,17 @@ class Optimizer:
         for name, gradient in gradients.items():
             self._check_gradient(name, gradient)
         flag = None if isinstance(ok, bool | np.bool_) else ok
+        before: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._before.append(before)
         if flag is None and not ok:
             return
-        self._before, groups = [], []
+        groups = []
         for group in self.param_groups:
             rows = [
                 (parameter, self._laid_out(gradients[name]), self.state.setdefault(name, {}))
                 for name, parameter in group["params"].items() if gradients.get(name) is not None
             ]
-            self._before += [(slots, dict(slots)) for _, _, slots in rows]
+            before += [(slots, dict(slots)) for _, _, slots in rows]
             if rows:                                            # memory for all, before any is changed
                 groups.append((group, rows, self.begin_all(rows, group)))
         for group, rows, fresh in groups:
@@ -92,11 +95,13 @@ class Optimizer:
                     self.update(parameter, gradient, slots, group)
 
     def take_back(self) -> None:
-        """Say that the last step's `ok` was False, or that it found no memory: what the host counts is as before it."""
-        for slots, before in self._before:
+        """Say that the last step's `ok` was False, or that it found no memory: what the host counts is as before it.
+
+        Called again, of the step before that.
+        """
+        for slots, before in self._before.pop() if self._before else ():
             slots.clear()
             slots.update(before)
-        self._before = []
 
     @property
     def lr(self) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module, device_of, to_host
+from ..data.transfer import fetched, transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..functional import pad, softmax
@@ -86,15 +87,17 @@ def evaluate(
         with Shards() as own:
             return evaluate(model, loader, loss, own, views=views)
     logits, labels, total, count = [], [], 0.0, 0
-    reference = reference_array(model)
-    for x, y in loader:
-        output = mean_logits(shards, model, beside(x, reference), views)
+
+    def answer(x: Array, y: Array) -> tuple[Array, Array, Any]:
+        output = mean_logits(shards, model, x, views)
+        return output, y, None if loss is None else loss(output, y)[0]
+
+    for output, y, value in fetched(answer(x, y) for x, y in transferred(loader, reference_array(model))):
         if loss is not None:
-            value, _ = loss(output, beside(y, reference))
             total += float(value) * len(y)
         count += len(y)
-        logits.append(to_host(output))
-        labels.append(to_host(y))
+        logits.append(output)
+        labels.append(y)
     if not logits:
         raise ArgumentError("evaluate: expected at least one batch, got an empty loader")
     return Evaluation(np.concatenate(logits), np.concatenate(labels), total / count if loss and count else float("nan"))
@@ -110,8 +113,8 @@ def predict(model: Any, x: Any, batch_size: int = 64, *, views: int = 1) -> np.n
     if hasattr(x, "shape"):
         batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
     with Shards() as shards:
-        inputs = (beside(batch[0] if isinstance(batch, tuple) else batch, reference) for batch in batches)
-        logits = [to_host(mean_logits(shards, model, x, views)) for x in inputs]
+        inputs = transferred(((batch[0] if isinstance(batch, tuple) else batch,) for batch in batches), reference)
+        logits = [output for output, in fetched((mean_logits(shards, model, x, views),) for x, in inputs)]
     if not logits:
         raise ArgumentError("predict: expected at least one image, got none")
     return softmax(np.concatenate(logits).astype(np.float64), 1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backend import Array, to_host
 from ..data import Loader
+from ..data.transfer import fetched, transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..nn import Layer
@@ -29,15 +30,22 @@ def frozen(
     """
     kept: dict[str, np.ndarray] = {}
     labels = np.empty(count, np.int64)
-    done, reference = 0, reference_array(model)
+    done = 0
+    names: list[str] = []
+
+    def computed(x: Array, y: Array, shards: Shards) -> tuple[Array, ...]:
+        found = compute(x, shards)
+        names[:] = found
+        return y, *found.values()
+
     with Shards(workers) as shards:
-        for x, y in batches:
+        for y, *found in fetched(computed(x, y, shards) for x, y in transferred(batches, reference_array(model))):
             end = done + len(y)
-            for name, values in compute(beside(x, reference), shards).items():
+            for name, values in zip(names, found, strict=True):
                 if name not in kept:
                     kept[name] = np.empty((count, *values.shape[1:]), values.dtype)
-                kept[name][done:end] = to_host(values)
-            labels[done:end] = to_host(y)
+                kept[name][done:end] = values
+            labels[done:end] = y
             done = end
     return {name: values[:done] for name, values in kept.items()}, labels[:done]
 

@@ -1,25 +1,28 @@
-"""What the host must know of a step, read with one wait, behind which a GPU works on."""
+"""What the host must know of a step, and the steps of which it does not know it yet."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backend import Array, array_module
+from ..data.transfer import Fetched
 
 
 class StepFigures:
     """The loss of a step, the norm of its gradients, and how many were right; numbers, or 0-d arrays on a device.
 
-    finite: whether loss and norm are: a bool, or on a GPU an array (1,) of bool that the host has not seen. There the figures are
-    copied into pinned memory as soon as they are there, and `read` waits for that copy alone, not for what is queued after it.
+    before: the figures of the step before, if they are not read yet. finite: whether loss and norm are, here and there: a bool,
+    or on a GPU an array (1,) of bool that the host has not seen. There `late` is true: `read` waits for a copy that is queued
+    behind the step, so it is better read when the next step is queued, too.
     """
 
-    def __init__(self, loss: Array, norm: Any, right: Any) -> None:
+    def __init__(self, loss: Array, norm: Any, right: Any, before: StepFigures | None = None) -> None:
         xp, values = array_module(loss), (loss, norm, right)
-        if not hasattr(xp, "cuda"):
+        self.late = hasattr(xp, "cuda")
+        if not self.late:
             self._values = float(loss), float(norm), float(right)
             self.finite: Any = math.isfinite(self._values[0]) and math.isfinite(self._values[1])
             return
@@ -28,14 +31,21 @@ class StepFigures:
             for value in values
         ])
         self.finite = xp.isfinite(together[:2]).all().reshape(1)
-        self._pinned = np.frombuffer(xp.cuda.alloc_pinned_memory(together.nbytes), np.float64, len(values))
-        together.get(out=self._pinned, blocking=False)
-        self._copied = xp.cuda.Event()
-        self._copied.record()
+        if before is not None:
+            self.finite = self.finite & before.finite           # behind a step that is held back, all are
+        self._together = Fetched(together)
 
     def read(self) -> tuple[float, float, float]:
         """(loss, norm, right)."""
-        if hasattr(self, "_copied"):
-            self._copied.synchronize()
-            return tuple(self._pinned.tolist())
-        return self._values
+        return tuple(self._together.read().tolist()) if self.late else self._values
+
+
+class QueuedStep(NamedTuple):
+    """A step whose figures the host has not read: all that is needed to count it, or to say what went wrong in it."""
+
+    figures: StepFigures
+    x: Array
+    target: Array
+    lr: float
+    buffers: dict[str, Array]
+    """As they were before it."""

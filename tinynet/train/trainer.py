@@ -23,7 +23,7 @@ from .callbacks import Callback, check_monitor, improves
 from .checkpoint import load_checkpoint, save_checkpoint
 from .diagnosis import NonFiniteError, find_cause, non_finite_array
 from .evaluation import Loss, evaluate, reference_array
-from .figures import StepFigures
+from .figures import QueuedStep, StepFigures
 from .history import EpochRecord, History
 from .interrupt import PatientInterrupt, TrainingInterrupted
 from .progress import Mode, Progress
@@ -104,6 +104,7 @@ class Trainer:
         # What the optimiser does not hold is frozen.
         self._wanted = {name for group in optimizer.param_groups for name in group["params"]}
         self._buffers: dict[str, Array] | None = None  # as they were before the step that runs
+        self._queue: list[QueuedStep] = []  # steps whose figures are not read yet
         self._updating = False  # whether parameters and counts are on the way from one step to the next
 
     def fit(self, resume: str | os.PathLike[str] | bool = False) -> History:
@@ -133,7 +134,10 @@ class Trainer:
             try:
                 for callback in self.callbacks:
                     callback.on_fit_start(self)
-                self._run(interrupt, progress)
+                try:
+                    self._run(interrupt, progress)
+                finally:
+                    self._settle()
                 for callback in self.callbacks:
                     callback.on_fit_end(self)
             except KeyboardInterrupt:
@@ -152,29 +156,24 @@ class Trainer:
             batches = self.train_loader.batches(state.epoch, start=state.batch)
             for x, target in interrupt.between(transferred(batches, reference)):
                 self._remember_buffers()
+                number = state.step + len(self._queue)
 
                 with self._within_memory(x):
                     # Forward, loss, backward, in threads that share the batch; distributed/shards.py has the lines.
-                    loss, logits, gradients = self._shards.step(model, self.loss, x, target, self._rngs(), self._wanted)
+                    loss, logits, gradients = self._shards.step(model, self.loss, x, target, self._rngs(number), self._wanted)
                     norm = total_norm(gradients) if self.max_norm is None else clip_grad_norm(gradients, self.max_norm)
                     if self.clip_value is not None:
                         clip_grad_value(gradients, self.clip_value)
                     if self.schedule is not None:
-                        self.schedule.apply(optimizer, state.step if self.schedule_every == "step" else state.epoch)
-                    figures = StepFigures(loss, norm, self.right(logits, target))
+                        self.schedule.apply(optimizer, number if self.schedule_every == "step" else state.epoch)
+                    before = self._queue[-1].figures if self._queue else None
+                    figures = StepFigures(loss, norm, self.right(logits, target), before)
                     self._updating = True
                     optimizer.step(gradients, figures.finite)  # nothing changes unless it is; a GPU knows it before the host does
-                loss, norm, right = figures.read()
-                if not math.isfinite(loss) or not math.isfinite(norm):
-                    optimizer.take_back()
-                    self._updating = False
-                    raise self._non_finite(loss, x, target)
-                self._record_batch(loss, right, len(target), time.perf_counter() - started)
-
-                mean = self._means()
-                progress.batch(state.epoch, mean["train_loss"], mean["train_accuracy"], mean["images_per_second"])
-                for callback in self.callbacks:
-                    callback.on_batch_end(self, loss)
+                self._enqueue(figures, x, target)
+                # Now is this step's loss read, or, so that a GPU always has a step to work on, that of the step before.
+                self._settle(progress, started, leave=1 if figures.late and not self._watched() else 0)
+            self._settle(progress, started)
 
             validation = {"val_loss": math.nan, "val_accuracy": math.nan}
             if self.validation_loader is not None:
@@ -207,6 +206,7 @@ class Trainer:
         """Take over the state of a checkpoint. Raises FileError, or ArgumentError if it belongs to another run."""
         restore(self, path)
         self._buffers, self._updating = None, False
+        self._queue.clear()
 
     def load_best(self) -> None:
         """Put the best checkpoint's weights and buffers into the model; nothing else changes."""
@@ -214,24 +214,52 @@ class Trainer:
 
     # -- details of the loop
 
-    def _rngs(self) -> list[np.random.Generator]:
-        """The random numbers of the coming step (dropout), one generator a worker.
+    def _watched(self) -> bool:
+        """Whether a callback looks at single steps: it must find the model as that step left it."""
+        return any(type(callback).on_batch_end is not Callback.on_batch_end for callback in self.callbacks)
+
+    def _enqueue(self, figures: StepFigures, x: Array, target: Array) -> None:
+        self._queue.append(QueuedStep(figures, x, target, self.optimizer.lr, self._buffers or {}))
+        self._buffers, self._updating = None, False
+
+    def _settle(self, progress: Progress | None = None, started: float | None = None, leave: int = 0) -> None:
+        """Read the figures of the steps that are queued, all but `leave`, and count them. Raises NonFiniteError."""
+        while len(self._queue) > leave:
+            step = self._queue[0]
+            loss, norm, right = step.figures.read()
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                for _ in self._queue:  # those behind it were held back, too
+                    self.optimizer.take_back()
+                self._queue.clear()
+                self._buffers = step.buffers
+                raise self._non_finite(loss, step)
+            seconds = self.state.seconds if started is None else time.perf_counter() - started
+            self._record_batch(loss, right, len(step.target), seconds)
+            if progress is not None:
+                mean = self._means()
+                progress.batch(self.state.epoch, mean["train_loss"], mean["train_accuracy"], mean["images_per_second"])
+                for callback in self.callbacks:
+                    callback.on_batch_end(self, loss)
+
+    def _rngs(self, step: int) -> list[np.random.Generator]:
+        """The random numbers of a step (dropout), one generator a worker.
 
         They follow from the seed, the step's number and the worker's alone; a resumed run needs no generator's state.
         """
-        step, workers = self.state.step, self._shards.workers
+        workers = self._shards.workers
         return [np.random.default_rng((self.seed, _STEP_STREAM, step, rank)) for rank in range(workers)]
 
     def _record_batch(self, loss: float, right: float, images: int, seconds: float) -> None:
-        """Count the step that was just done; from here on it is a whole one."""
-        state = self.state
+        """Count the first step of the queue; from here on it is a whole one."""
+        state, self._updating = self.state, True
+        del self._queue[0]
         state.step += 1
         state.batch += 1
         state.images += images
         state.loss_sum += loss * images
         state.right += right
         state.seconds = seconds
-        self._buffers, self._updating = None, False
+        self._updating = False
 
     def _record_epoch(self, validation: dict[str, float], seconds: float) -> EpochRecord:
         """Close the epoch: its row in the history, and the counts at zero for the next."""
@@ -268,6 +296,7 @@ class Trainer:
                 self.optimizer.take_back()
             self._updating = False
             self._restore_buffers()
+            self._settle()
             why = str(error) if isinstance(error, DeviceMemoryError) else f"out of memory ({error}); try smaller batches"
             raise DeviceMemoryError(f"step {self.state.step}, {len(x)} samples: {why}; the model is as it was before") from None
 
@@ -276,11 +305,11 @@ class Trainer:
             if self._buffers is not None:
                 buffer[...] = self._buffers[name]
 
-    def _non_finite(self, loss: float, x: Array, target: Array) -> NonFiniteError:
+    def _non_finite(self, loss: float, step: QueuedStep) -> NonFiniteError:
+        state, lr = self.state, step.lr
         self._restore_buffers()
-        cause = find_cause(self.model, self.loss, x, target, self._rngs()[0])
+        cause = find_cause(self.model, self.loss, step.x, step.target, self._rngs(state.step)[0])
         self._restore_buffers()  # looking for it was a forward pass as well
-        state, lr = self.state, self.optimizer.lr
         what = "the gradients are not finite" if math.isfinite(loss) else f"the loss is {loss}"
         return NonFiniteError(
             f"step {state.step} (epoch {state.epoch + 1}, batch {state.batch + 1}): {what} at learning rate {lr:.3g}; "
@@ -308,6 +337,7 @@ class Trainer:
 
     def _save_interrupted(self) -> str:
         """Save the state between two steps, and say in one line what was done and how to go on."""
+        self._settle()
         path = None if self.output is None else self._file("last.safetensors")
         epoch = min(self.state.epoch + 1, self.epochs)
         done = f"interrupted after {self.state.step} steps (epoch {epoch} of {self.epochs})"
