@@ -84,6 +84,21 @@ def test_a_checkpoint_goes_on_on_either(
     close(tensors(tmp_path / "run" / "model.safetensors"), tensors(whole / "model.safetensors"))
 
 
+@pytest.mark.parametrize("freeze", [(), ("--freeze", "relu2")])
+def test_fine_tuning_from_a_trained_network_is_that_of_the_host(
+    gpu: Any, photos: Path, both: dict[str, Path], tmp_path: Path, freeze: tuple[str, ...]  # noqa: F811
+) -> None:
+    start = both["cpu"] / "model.safetensors"
+    for device in ("cpu", "cuda"):
+        ok("train", "--from", start, *freeze, "--data", photos, "--epochs", 2, "--workers", 1, "--seed", 3,
+           "--output", tmp_path / device, "--device", device)  # fmt: skip
+    before, mine, its = (tensors(path) for path in (start, *(tmp_path / d / "model.safetensors" for d in ("cpu", "cuda"))))
+    close(mine, its)
+    stays = {name for name in before if np.array_equal(before[name], its[name])}
+    kept = {name for name in before if freeze and name.split(".")[0] in ("conv1", "bn1", "conv2", "bn2")}
+    assert kept <= stays and not {name for name in stays - kept if name.endswith("weight")}
+
+
 def test_evaluate_and_predict_say_the_same(gpu: Any, photos: Path, both: dict[str, Path]) -> None:  # noqa: F811
     model, test = both["cuda"] / "model.safetensors", photos / "test"
     assert ok("evaluate", model, "--data", test, "--device", "cuda") == ok("evaluate", model, "--data", test)

@@ -97,6 +97,13 @@ def test_the_failed_step_changes_nothing():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
+def test_the_failed_step_is_not_counted_by_the_optimiser():
+    run = runs.trainer(callbacks=[At(7, spoil_loss(np.nan, 1))], optimizer="AdamW")
+    with pytest.raises(NonFiniteError):
+        run.fit()
+    assert {slots["step"] for slots in run.optimizer.state.values()} == {7}
+
+
 def test_parameters_that_overflow_in_an_epochs_last_step_do_not_replace_the_checkpoint(tmp_path):
     run = runs.trainer(tmp_path, callbacks=[At(10, lambda t: t.model.fc.bias.fill(np.inf))])
     run.validation_loader = None
