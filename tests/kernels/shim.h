@@ -19,6 +19,10 @@ using std::exp;
 using std::log;
 using std::sqrt;
 
+[[maybe_unused]] static unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned long long)(((unsigned __int128)a * b) >> 64);
+}
+
 struct Numbers { unsigned x, y, z; };
 static Numbers threadIdx, blockIdx, blockDim, gridDim;
 

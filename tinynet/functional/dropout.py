@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backend import Array
 from ..errors import ArgumentError
+from ..kernels.cuda import dropout as gpu
 from ._check import check_floats, same_shape
 
 
@@ -31,10 +32,15 @@ def dropout(
 def dropout_mask(
     shape: Sequence[int], p: float, rng: np.random.Generator, dtype: Any = np.float32, xp: Any = np
 ) -> Array:
-    """What dropout multiplies by: 0 with probability p, otherwise 1 / (1 − p). Drawn on the host, so the same on every device."""
+    """What dropout multiplies by: 0 with probability p, otherwise 1 / (1 − p).
+
+    The same on every device: a GPU draws the numbers that rng would have drawn on the host, if rng is a default_rng.
+    """
     check_probability("dropout_mask", p)
-    keep = rng.random(tuple(shape), dtype=np.float32) >= p
     scale = 1 / (1 - p) if p < 1 else 0.0
+    if hasattr(xp, "RawModule") and gpu.can_draw(rng):
+        return gpu.mask(shape, p, scale, rng, dtype, xp)
+    keep = rng.random(tuple(shape), dtype=np.float32) >= p
     return xp.asarray(keep.astype(dtype) * np.dtype(dtype).type(scale))
 
 
