@@ -44,7 +44,7 @@ def _go_on(rng: np.random.Generator, count: int) -> None:
         steps, odd = -(-fresh // 2), fresh % 2
         rest = state["uinteger"]
         rng.bit_generator.advance(steps)                        # type: ignore[attr-defined]
-        moved = rng.bit_generator.state["state"]["state"]       # type: ignore[call-overload]
+        moved = rng.bit_generator.state["state"]["state"]
         if steps:
             x, turn = (moved >> 64) ^ (moved & _WORD), moved >> 122
             rest = ((x >> turn) | (x << (64 - turn)) & _WORD) >> 32
