@@ -1,4 +1,4 @@
-"""tinynet on CuPy against PyTorch on the same GPU: convolutions, pooling, loss, whole nets, projections; times, rates, rooflines.
+"""tinynet on CuPy against PyTorch on the same GPU: convolutions, the other kernels, VGG11 and AlexNet; times, rates, rooflines.
 
     python benchmarks/gpu.py                    all of it: writes results/gpu.json and prints the table
     python benchmarks/gpu.py --only conv --quick
@@ -27,15 +27,29 @@ import numpy as np
 import tinynet
 from tinynet import backend, interpret, nn, optim
 from tinynet import functional as F
-from tinynet.errors import DeviceError, TinynetError
-from tinynet.models import create, names
+from tinynet.errors import DeviceError
+from tinynet.interpret.units import record, select
+from tinynet.models import create
 
 if __package__ in (None, ""):                                   # run as a script
     sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.gpu_figures import GRID, PRECISIONS, Conv, Row, Work, conv_work, loss_work, pool_work, table
+from benchmarks.gpu_figures import (
+    GRID,
+    PRECISIONS,
+    Conv,
+    Row,
+    Work,
+    conv_work,
+    elementwise,
+    loss_work,
+    network_work,
+    pool_work,
+    table,
+    training_work,
+)  # fmt: skip
 
 RESULTS = Path(__file__).parent / "results"
-
+NETWORKS = ("vgg11", "alexnet")
 
 Clock = Callable[[Callable[[], Any]], float]
 """Milliseconds of a call."""
@@ -51,27 +65,6 @@ def measure(sides: Sequence[Callable[[int], Any]], clock: Clock, rounds: int, se
         for side, found in zip(sides, times, strict=True):
             found.append(clock(partial(side, turn % sets)))
     return [statistics.median(found) for found in times]
-
-
-def to_torch(model: nn.Layer) -> Any:
-    """The same network as torch.nn modules with the same weights, for a Sequential of the common layers."""
-    import torch
-
-    def module(layer: Any) -> Any:
-        if isinstance(layer, nn.Sequential):
-            return torch.nn.Sequential(*[module(child) for _, child in layer.named_children()])
-        make = getattr(torch.nn, type(layer).__name__, None)
-        if make is None:
-            raise TinynetError(f"to_torch: no module of PyTorch for {type(layer).__name__}")
-        options = {name: getattr(layer, name) for name in layer.config_names}
-        if layer.parameter_names and not isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            options["bias"] = layer.bias is not None
-        made = make(**options)
-        state = {name: torch.as_tensor(np.array(backend.to_host(x))) for name, x in layer.state_dict().items()}
-        made.load_state_dict(state)
-        return made
-
-    return module(model)
 
 
 class Bench:
@@ -128,20 +121,27 @@ class Bench:
         ]
 
     def others(self, n: int, c: int, size: int, classes: int) -> Iterable[Row]:
-        """Max-pooling with switches, unpooling, and the loss with its gradient."""
+        """The kernels beside convolutions: pooling and its ways back, normalisation, bias + ReLU, dropout, the loss."""
         import torch
 
-        torch_f = torch.nn.functional
+        torch_f, aten, group = torch.nn.functional, torch.ops.aten, "pooling and loss"
         x, tx = self.inputs(n, c, size, size)
         work = pool_work(n, c, size, 2, 2)
-        yield self.row(
-            "pooling and loss", f"max-pool 2x2 of {size}²", "with switches", "float32", n, work,
-            lambda i: F.max_pool2d(x[i], 2, return_indices=True), lambda i: torch_f.max_pool2d(tx[i], 2, return_indices=True))
-        pooled, theirs = F.max_pool2d(x[0], 2, return_indices=True), torch_f.max_pool2d(tx[0], 2, return_indices=True)
-        yield self.row(
-            "pooling and loss", f"unpool 2x2 to {size}²", "overwrite", "float32", n, work,
-            lambda i: F.max_unpool2d(*pooled, 2, output_size=(size, size)),
-            lambda i: torch_f.max_unpool2d(*theirs, 2, output_size=(size, size)))
+
+        def one(name: str, what: str, work: Work, ours: Any, theirs: Any, group: str = "other kernels") -> Row:
+            return self.row(group, name, what, "float32", n, work, ours, theirs)
+
+        yield one(f"max-pool 2x2 of {size}²", "with switches", work, lambda i: F.max_pool2d(x[i], 2, return_indices=True),
+                  lambda i: torch_f.max_pool2d(tx[i], 2, return_indices=True), group)
+        layer = nn.MaxPool2d(2)
+        pooled, saved = layer.forward(x[0])
+        theirs = torch_f.max_pool2d(tx[0], 2, return_indices=True)
+        windows = [2, 2], [2, 2], [0, 0], [1, 1], False
+        yield one(f"max-pool 2x2 of {size}²", "gradient", work, lambda i: layer.input_gradient(saved, pooled),
+                  lambda i: aten.max_pool2d_with_indices_backward(theirs[0], tx[0], *windows, theirs[1]), group)
+        yield one(f"unpool 2x2 to {size}²", "overwrite", work,
+                  lambda i: F.max_unpool2d(pooled, saved.indices, 2, output_size=(size, size)),
+                  lambda i: torch_f.max_unpool2d(*theirs, 2, output_size=(size, size)), group)
         logits, tl = self.inputs(n, classes)
         target = self.rng.integers(0, classes, n)
         ours_target, torch_target = self.move(target), torch.from_numpy(target).to(self.device)
@@ -152,8 +152,56 @@ class Bench:
             value = torch_f.cross_entropy(leaf, torch_target)
             return value, torch.autograd.grad(value, leaf)
 
-        yield self.row("pooling and loss", f"cross-entropy of {classes}", "with gradient", "float32", n, loss_work(n, classes),
-                       lambda i: loss(logits[i], ours_target), both)
+        yield one(f"cross-entropy of {classes}", "with gradient", loss_work(n, classes),
+                  lambda i: loss(logits[i], ours_target), both, group)
+
+        dy, tdy = self.inputs(n, c, size, size)
+        bias, torch_bias = (side[0] for side in self.inputs(c))
+        numbers = n * c * size**2
+        norm = nn.BatchNorm2d(c)
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            setattr(norm, name, self.move(np.asarray(getattr(norm, name))))
+        torch_norm = torch.nn.BatchNorm2d(c).to(self.device)
+
+        def norm_ours(i: int) -> None:
+            kept = norm.forward(x[i], train=True)[1]
+            norm.input_gradient(kept, dy[i])
+            norm.parameter_gradients(kept, dy[i])
+
+        def norm_theirs(i: int) -> None:
+            leaf = tx[i].detach().requires_grad_()
+            torch.autograd.grad(torch_norm(leaf), (leaf, torch_norm.weight, torch_norm.bias), tdy[i])
+
+        yield one(f"batch norm of {size}²", "forward", elementwise(numbers, 8, 2), lambda i: norm.forward(x[i], train=True),
+                  lambda i: torch_norm(tx[i]))
+        yield one(f"batch norm of {size}²", "forward and gradients", elementwise(numbers, 20, 5), norm_ours, norm_theirs)
+        dropout, rng = nn.Dropout(0.5), np.random.default_rng(0)
+        yield one(f"dropout of {size}²", "forward", elementwise(numbers, 2, 2), lambda i: dropout.forward(x[i], True, rng),
+                  lambda i: torch_f.dropout(tx[i], 0.5, True))
+        w, torch_w = self.inputs(c, c, 1, 1)
+        product = conv_work(Conv("", n, c, size, c, 1))
+        yield one(f"1x1, bias, ReLU of {size}²", "inference", product, lambda i: F.conv_relu(2, x[i], w[i], bias),
+                  lambda i: torch_f.relu(torch_f.conv2d(tx[i], torch_w[i], torch_bias)))
+
+    def optimisers(self, sizes: Sequence[tuple[int, ...]]) -> Iterable[Row]:
+        """One step over many parameters, against PyTorch's fused step where the device has one."""
+        import torch
+
+        count = sum(int(np.prod(size)) for size in sizes)
+        for name, ours, theirs, operations, arrays in (
+            ("SGD, momentum", partial(optim.SGD, momentum=0.9), partial(torch.optim.SGD, momentum=0.9), 4, 5),
+            ("AdamW", optim.AdamW, torch.optim.AdamW, 12, 7),
+            ("Adam, amsgrad", partial(optim.Adam, amsgrad=True), partial(torch.optim.Adam, amsgrad=True), 13, 9),
+        ):
+            pairs = [self.inputs(*size) for size in sizes]
+            parameters = {str(k): mine[0] for k, (mine, _) in enumerate(pairs)}
+            gradients = {str(k): mine[-1] for k, (mine, _) in enumerate(pairs)}
+            tensors = [its[0].requires_grad_() for _, its in pairs]
+            for tensor, (_, its) in zip(tensors, pairs, strict=True):
+                tensor.grad = its[-1]
+            mine, other = ours(parameters, lr=1e-6), theirs(tensors, lr=1e-6, fused=True)
+            yield self.row("other kernels", name, f"step of {count / 1e6:,.1f} M numbers", "float32", 0,
+                           elementwise(count, operations, arrays), partial(_step, mine, gradients), partial(_step, other))
 
     def network(
         self, name: str, model: nn.Sequential, n: int, size: int, classes: int, precisions: Iterable[str]
@@ -162,7 +210,9 @@ class Bench:
         import torch
         from captum.attr import NeuronDeconvolution
 
-        theirs = to_torch(model).to(self.device)
+        from benchmarks.twin import twin
+
+        theirs = twin(model).to(self.device)
         model.to(dtype=np.float32)
         for _, layer, attribute in model._state():
             setattr(layer, attribute, self.move(np.asarray(backend.to_host(getattr(layer, attribute)))))
@@ -189,7 +239,8 @@ class Bench:
             with torch.no_grad():
                 theirs(tx[i])
 
-        rows = [("train", step, torch_step), ("inference", lambda i: model(x[i]), torch_infer)]
+        inference, training = network_work(model, n, (3, size, size)), training_work(model, n, (3, size, size))
+        rows = [("train", step, torch_step, training), ("inference", lambda i: model(x[i]), torch_infer, inference)]
         layer = [path for path, child in model.layers() if isinstance(child, nn.Conv2d)][-1]
         place = [path for path, child in model.layers() if path and not list(child.children())].index(layer)
         convolution = [m for m in theirs.modules() if not list(m.children())][place]
@@ -199,21 +250,28 @@ class Bench:
             theirs.eval()
             captum.attribute(tx[i].detach().requires_grad_(), lambda y: y[:, 0].amax(dim=(1, 2)))
 
-        rows.append(("projection", lambda i: project.attribute(x[i], layer=layer, unit=(0, "max")), torch_project))
+        rows.append(("projection", lambda i: project.attribute(x[i], layer=layer, unit=(0, "max")), torch_project, None))
 
-        def atlas(i: int) -> None:                              # the strongest units of one image each, one after the other
+        # What an atlas does with a photo: up once, then down from the strongest place of some maps. Captum goes up every time.
+        def atlas(i: int) -> None:
+            taken = record(model, x[i][:1], layer)
             for channel in range(4):
-                project.attribute(x[i][:1], layer=layer, unit=(channel, "max"))
+                project.back(taken, project.seed(taken, select(taken, None, (channel, "max"))))
 
         def torch_atlas(i: int) -> None:
             for channel in range(4):
                 captum.attribute(tx[i][:1].detach().requires_grad_(), lambda y, channel=channel: y[:, channel].amax(dim=(1, 2)))
 
-        rows.append(("atlas", atlas, torch_atlas))
-        for what, mine, its in rows:
+        rows.append(("atlas", atlas, torch_atlas, None))
+        for what, mine, its, work in rows:
             group = "networks" if what in ("train", "inference") else "projections"
             for precision in precisions:
-                yield self.row(group, name, what, precision, n, None, mine, its)
+                yield self.row(group, name, what, precision, n if what != "atlas" else 1, work, mine, its)
+
+
+def _step(optimizer: Any, *gradients: Any) -> Any:
+    """One step of either library's optimiser; the last argument is the number of an input set, which plays no part."""
+    return optimizer.step(*gradients[:-1])
 
 
 @contextmanager
@@ -280,13 +338,10 @@ def main() -> None:
         rows += bench.convolutions(GRID, precisions)
     if options.only in (None, "others"):
         rows += bench.others(64, 64, 112, 1000)
+        rows += bench.optimisers([p.shape for p in create(NETWORKS[0], rng=np.random.default_rng(0)).named_parameters().values()])
     if options.only in (None, "networks"):
-        for name in ("vgg11", "alexnet"):
-            if name not in names():
-                print(f"gpu: no model {name} here, left out")
-                continue
-            model = create(name, rng=np.random.default_rng(0))
-            rows += bench.network(name, model, 32, 224, 1000, precisions)  # type: ignore[arg-type]
+        for name in NETWORKS:
+            rows += bench.network(name, create(name, rng=np.random.default_rng(0)), 32, 224, 1000, precisions)  # type: ignore[arg-type]
     properties = cupy.cuda.runtime.getDeviceProperties(0)
     record = {
         "gpu": properties["name"].decode(), "driver": cupy.cuda.runtime.driverGetVersion(),

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tinynet.nn import Layer, summary
+
 PRECISIONS = ("float32", "tf32", "float16")
 
 
@@ -63,6 +65,27 @@ def pool_work(n: int, c: int, size: int, kernel: int, stride: int) -> Work:
     out = (size - kernel) // stride + 1
     y = n * c * out**2
     return Work(y * kernel**2, 4 * n * c * size**2 + (4 + 8) * y)
+
+
+def elementwise(numbers: int, operations: float, arrays: float) -> Work:
+    """A kernel that does so many operations a number, and reads or writes so many arrays of float32 once."""
+    return Work(operations * numbers, 4 * arrays * numbers)
+
+
+def network_work(model: Layer, n: int, input: tuple[int, int, int]) -> Work:
+    """Inference: the products of convolutions and linear layers; weights and photos are read, what is between may stay inside."""
+    table = summary(model, input)
+    return Work(2 * n * table.multiply_adds, 4 * (table.parameters + n * math.prod(input)))
+
+
+def training_work(model: Layer, n: int, input: tuple[int, int, int]) -> Work:
+    """A step: three passes through every layer but for the input gradient of the first; parameters updated with momentum.
+
+    Bytes besides those of inference: the gradient written and read, the momentum and the weights read and written.
+    """
+    table, forward = summary(model, input), network_work(model, n, input)
+    first = next(row.multiply_adds for row in table.rows if row.multiply_adds)
+    return Work(3 * forward.operations - 2 * n * first, forward.bytes + 4 * 6 * table.parameters)
 
 
 def loss_work(n: int, classes: int) -> Work:

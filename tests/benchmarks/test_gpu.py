@@ -15,8 +15,10 @@ import torch
 
 from benchmarks import gpu
 from benchmarks import gpu_figures as figures
+from benchmarks.twin import twin
+from tests.device_double import device_module
 from tinynet import nn
-from tinynet.errors import TinynetError
+from tinynet.models import create
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,26 +90,44 @@ def net(rng: np.random.Generator) -> nn.Sequential:
     )
 
 
-def test_to_torch_is_the_same_network() -> None:
+def test_the_twin_is_the_same_network() -> None:
     model, x = net(np.random.default_rng(0)), np.random.default_rng(1).standard_normal((2, 3, 12, 12)).astype(np.float32)
     with torch.no_grad():
-        expected = gpu.to_torch(model).eval()(torch.from_numpy(x)).numpy()
+        expected = twin(model).eval()(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(model(x), expected, atol=1e-5)
-    with pytest.raises(TinynetError, match="no module of PyTorch for GroupLogSumExp"):
-        gpu.to_torch(nn.Sequential(a=nn.GroupLogSumExp([[0]])))
+
+
+@pytest.mark.parametrize("name", gpu.NETWORKS)
+def test_the_operations_of_the_networks_are_pytorchs(name: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = create(name, rng=np.random.default_rng(0))
+    theirs, x = twin(model).to("meta"), torch.empty((2, 3, 224, 224), device="meta")
+    with FlopCounterMode(display=False) as forward:
+        y = theirs.eval()(x)
+    assert figures.network_work(model, 2, (3, 224, 224)).operations == forward.get_total_flops()
+    with FlopCounterMode(display=False) as step:
+        theirs(x).sum().backward()                              # x asks for no gradient: the first layer computes none
+    assert figures.training_work(model, 2, (3, 224, 224)).operations == step.get_total_flops()
+    numbers = sum(p.numel() for p in theirs.parameters())
+    assert figures.network_work(model, 2, (3, 224, 224)).bytes == 4 * (numbers + x.numel())
+    assert y.shape == (2, 1000)
 
 
 @pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
-def test_every_body_of_the_benchmark_runs() -> None:
+@pytest.mark.parametrize("move", [lambda x: x, device_module.asarray], ids=["host", "double"])
+def test_every_body_of_the_benchmark_runs(move: Any) -> None:
     def clock(call: Any) -> float:
         begin = time.perf_counter()
         call()
         return 1e3 * (time.perf_counter() - begin) + 1e-6
 
-    bench = gpu.Bench("cpu", lambda x: x, clock, lambda call: 0.0, 1, 2)
+    bench = gpu.Bench("cpu", move, clock, lambda call: 0.0, 1, 2)
     grid = [figures.Conv("a", 2, 3, 9, 4, 3, 2, 1), figures.Conv("b", 1, 4, 5, 8, 3, 1, 1, 2)]
     rows = [*bench.convolutions(grid, ["float32"]), *bench.others(2, 3, 6, 5)]
+    rows += bench.optimisers([(3, 4), (5,)])
     rows += bench.network("net", net(np.random.default_rng(0)), 2, 12, 3, ["float32"])
     assert [(row.name, row.what) for row in rows[:3]] == [("a", what) for what in figures.PASSES]
     assert [row.what for row in rows[-4:]] == ["train", "inference", "projection", "atlas"]
-    assert all(row.ratio > 0 for row in rows) and len(rows) == 6 + 3 + 4
+    assert all(row.ratio > 0 for row in rows) and len(rows) == 6 + 8 + 3 + 4
+    assert all(row.operations > 0 and row.bytes > 0 for row in rows[:-2])     # of a walk back there is no least work to name
