@@ -15,9 +15,11 @@ import pytest
 from tests.device_double import DeviceArray, device_module
 from tests.fake_gpu import FakeCuda, fake_gpu
 from tests.kernels.cuda_on_cpu import Cpu
-from tests.train.runs import loaders
+from tests.train.runs import loaders, pictures
 from tinynet import backend, nn, optim
+from tinynet.data.transforms import ToArray
 from tinynet.errors import DeviceMemoryError, FileError
+from tinynet.interpret import top
 from tinynet.train import Callback, NonFiniteError, Trainer, TrainingInterrupted, evaluate, predict
 
 ONE_BY_ONE = ("item", "tolist", "nonzero", "__bool__", "__int__", "__float__", "__index__", "__array__", "__iter__")
@@ -72,8 +74,11 @@ def net() -> nn.Sequential:
         pool=nn.MaxPool2d(3, 2, 1, ceil_mode=True),
         branches=nn.Residual(main=nn.Sequential(
             deep=nn.Conv2d(4, 4, 3, padding=1, groups=4, rng=rng), counted=nn.BatchNorm2d(4, momentum=None))),
+        both=nn.Concat(a=nn.ConvTranspose2d(4, 2, 3, padding=1, rng=rng), b=nn.Sequential(
+            pad=nn.Pad((1, 1, 1, 1), "reflect"), mean=nn.AvgPool2d(2, 2), up=nn.Upsample(size=(5, 5), mode="bilinear"),
+            one=nn.Conv2d(4, 2, 1, rng=rng), sigmoid=nn.Sigmoid())),
         lrn=nn.LocalResponseNorm(3), leaky=nn.LeakyReLU(), drop=nn.Dropout(0.3), average=nn.AdaptiveAvgPool2d(2), six=nn.ReLU6(),
-        flatten=nn.Flatten(), fc=nn.Linear(16, 2, rng=rng), softly=nn.Tanh(),
+        flatten=nn.Flatten(), fc=nn.Linear(16, 3, rng=rng), softly=nn.Tanh(), united=nn.GroupLogSumExp([[0], [1, 2]]),
     )  # fmt: skip
 
 
@@ -259,3 +264,19 @@ def test_evaluation_and_prediction_wait_for_the_batch_before_and_fetch_the_one_b
         probabilities = predict(model, loader)
     assert waits == [] and len(gpu.blocked) == len(loader) and min(gpu.blocked[:-1]) >= 1
     np.testing.assert_allclose(probabilities, expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_pass_of_the_atlas_waits_for_the_photo_before(gpu: FakeCuda) -> None:
+    layers, photos = ["relu", "flatten"], pictures(9)
+    model = net()
+    expected = top._look(model, photos, list(range(9)), layers, ToArray(), "max")
+    model.to("cuda")
+    with watched_host() as waits:
+        got = top._look(model, photos, list(range(9)), layers, ToArray(), "max")
+    assert waits == []
+    assert len(gpu.blocked) == 9 * 4 and min(gpu.blocked[:-4]) >= 4      # the four copies of the next photo's results
+    for one, other in zip(got, expected, strict=True):
+        assert one.image == other.image
+        for layer in layers:
+            np.testing.assert_array_equal(one.layers[layer][0], other.layers[layer][0])
+            np.testing.assert_allclose(one.layers[layer][1], other.layers[layer][1], rtol=1e-4, atol=1e-5)

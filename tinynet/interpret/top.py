@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ import numpy as np
 
 from ..backend import Array, array_module, to_host
 from ..data.dataset import BrokenPhoto, Dataset, name
+from ..data.transfer import fetched
 from ..data.transforms import ToArray
 from ..distributed import Shards
 from ..errors import ArgumentError, FileError
@@ -189,25 +190,34 @@ def _look(
     model: Layer, dataset: Dataset, indices: list[int], layers: list[str], transform: Transform, by: str
 ) -> list[_Seen]:
     """Photos one by one through the model; so no bit depends on which photos share a batch."""
-    seen = []
     wanted = set(layers)
-    for index in indices:
-        x = read_input(model, dataset, index, transform)
-        if x is None:
-            continue
-        found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-        def watch(path: str, _: Layer, y: Array, found: dict = found) -> None:
-            if path in wanted:
-                found[path] = _strongest(y, by)
+    def answers() -> Iterator[tuple[Any, ...]]:
+        for index in indices:
+            x = read_input(model, dataset, index, transform)
+            if x is None:
+                continue
+            found: dict[str, tuple[Any, Array, Array]] = {}
 
-        model.infer(x, watch)
-        for layer in layers:
-            if layer not in found:
-                raise ArgumentError(f"layer {layer!r} has no output of its own; name a layer or a named container")
-            if not np.isfinite(found[layer][1]).all():
+            def watch(path: str, _: Layer, y: Array, found: dict = found) -> None:
+                if path in wanted:
+                    found[path] = _strongest(y, by)
+
+            model.infer(x, watch)
+            for layer in layers:
+                if layer not in found:
+                    raise ArgumentError(f"layer {layer!r} has no output of its own; name a layer or a named container")
+            yield index, *(part for layer in layers for part in found[layer])
+
+    seen = []
+    for index, *parts in fetched(answers()):                    # of a GPU when the next photo is queued: it need not wait
+        one = {}
+        for layer, size, at, values in zip(layers, parts[::3], parts[1::3], parts[2::3], strict=True):
+            if not np.isfinite(values).all():
                 raise ArgumentError(f"layer {layer!r}: its activations for {name(dataset, index)} are not finite")
-        seen.append(_Seen(index, found))
+            positions = np.stack(np.unravel_index(at, size), axis=1) if size else np.zeros((len(values), 0))
+            one[layer] = positions.astype(np.int64), values
+        seen.append(_Seen(index, one))
     return seen
 
 
@@ -223,14 +233,12 @@ def read_input(model: Layer, dataset: Dataset, index: int, transform: Transform)
     return array_module(weight).asarray(x.astype(weight.dtype, copy=False))
 
 
-def _strongest(y: Array, by: str) -> tuple[np.ndarray, np.ndarray]:
-    """(C, axes) where a photo's maps (1, C, …) are strongest, and (C,) what they are ranked by."""
+def _strongest(y: Array, by: str) -> tuple[tuple[int, ...], Array, Array]:
+    """The size of a photo's maps (1, C, …), where in them each is strongest, (C,), flat, and what they are ranked by, (C,)."""
     flat = y.reshape(y.shape[1], -1)                            # (C, cells)
     at = flat.argmax(axis=1)
     values = flat[array_module(y).arange(len(flat)), at] if by == "max" else flat.mean(axis=1)
-    size = y.shape[2:]
-    positions = np.stack(np.unravel_index(to_host(at), size), axis=1) if size else np.zeros((len(flat), 0))
-    return positions.astype(np.int64), to_host(values)
+    return tuple(y.shape[2:]), at, values
 
 
 def _merge(best: LayerTop | None, layer: str, seen: list[_Seen], k: int) -> LayerTop:
