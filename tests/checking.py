@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from tests.device_double import DeviceArray, device_module
 from tinynet.errors import TinynetError
@@ -104,16 +106,13 @@ def check_op(
 
     inputs: name → float64 array that float32 holds exactly, or None. gradients: name of an input → (arrays, y, dy) ↦ ∂ℓ/∂input,
     for a random dy, also in that layout. Checks besides: dtype in = dtype out, nothing leaves the device, no argument is
-    changed by any of the calls, and no result shares memory with an argument (unless may_alias).
+    changed by any of the calls, and no result shares memory with an argument (unless may_alias). CuPy is compared with PyTorch on
+    the CPU and, where PyTorch sees a GPU, on that, too.
     """
-    tensors = {
-        name: None if x is None else torch.tensor(x, dtype=torch.float64, requires_grad=name in gradients)
-        for name, x in inputs.items()
-    }
-    expected = reference(**tensors)
-    host_dy = values(seed, tuple(expected.shape))
-    differentiable = {name: t for name, t in tensors.items() if t is not None and t.requires_grad}
-    wanted = torch.autograd.grad(expected, list(differentiable.values()), torch.tensor(host_dy)) if differentiable else ()
+    expected, wanted, host_dy = _references(reference, inputs, gradients, seed, "cpu")
+    results = [(expected, wanted)]
+    if backend.name == "cupy" and torch.cuda.is_available():
+        results.append(_references(reference, inputs, gradients, seed, "cuda")[:2])
 
     arrays = {
         name: None if x is None else backend.array(x.astype(dtype), layout) for name, x in inputs.items()
@@ -122,7 +121,7 @@ def check_op(
     before = {name: None if x is None else backend.host(x).copy() for name, x in arrays.items()}
 
     def verify(result: Array, want: torch.Tensor, what: str) -> None:
-        close(backend.host(result), want.detach().numpy(), dtype, what)
+        close(backend.host(result), want.numpy(), dtype, what)
         for name, x in arrays.items():
             if x is not None:
                 np.testing.assert_array_equal(backend.host(x), before[name], err_msg=f"{what} changed {name}")
@@ -131,9 +130,44 @@ def check_op(
         assert may_alias or not backend.overlap(result, dy), f"{what} shares memory with dy"
 
     y = forward(**arrays)
-    verify(y, expected, "value")
-    for name, want in zip(differentiable, wanted, strict=True):
-        verify(gradients[name](arrays, y, dy), want, f"gradient of {name}")
+    for expected, _ in results:
+        verify(y, expected, "value")
+    for name in wanted:
+        gradient = gradients[name](arrays, y, dy)
+        for _, wanted in results:
+            verify(gradient, wanted[name], f"gradient of {name}")
+
+
+class TensorsOn(TorchFunctionMode):
+    """Within the block every tensor that is given to PyTorch is moved to a device first."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def moved(x: Any) -> Any:
+            return x.to(self.device) if isinstance(x, torch.Tensor) and x.device.type != self.device else x
+
+        args, kwargs = tree_map(moved, (args, kwargs or {}))
+        return function(*args, **kwargs)
+
+
+def _references(
+    reference: Callable[..., torch.Tensor], inputs: Mapping[str, np.ndarray | None], gradients: Mapping[str, Gradient], seed: int,
+    device: str,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], np.ndarray]:
+    """reference(**inputs) on that device, its gradients for a random dy, and dy."""
+    with TensorsOn(device):
+        tensors = {
+            name: None if x is None else torch.tensor(x, dtype=torch.float64, device=device, requires_grad=name in gradients)
+            for name, x in inputs.items()
+        }
+        expected = reference(**tensors)
+        host_dy = values(seed, tuple(expected.shape))
+        asked = {name: t for name, t in tensors.items() if t is not None and t.requires_grad}
+        found = torch.autograd.grad(expected, list(asked.values()), torch.tensor(host_dy, device=device)) if asked else ()
+        return expected.detach().cpu(), {name: x.cpu() for name, x in zip(asked, found, strict=True)}, host_dy
 
 
 def check_refused(tinynet_call: Callable[[], Any], torch_call: Callable[[], Any] | None, op: str) -> str:

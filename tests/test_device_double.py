@@ -8,7 +8,9 @@ import operator
 
 import numpy as np
 import pytest
+import torch
 
+from tests.checking import TensorsOn
 from tests.device_double import (
     CONSTANTS,
     CREATION,
@@ -251,3 +253,11 @@ def test_cupy_refuses_what_the_double_refuses(host):
     for call in (lambda: np.asarray(y), lambda: y + host, lambda: cupy.sum(host), lambda: range(5)[y.sum().astype(int)]):
         with pytest.raises(TypeError):
             call()
+
+
+def test_a_reference_on_another_device_takes_what_it_closed_over_along():
+    # "meta" stands for "cuda", which may not be here: tensors that the reference made on the CPU are moved, too.
+    indices, bias = torch.tensor([2, 0]), torch.from_numpy(np.ones(3))
+    with TensorsOn("meta"):
+        y = torch.nn.functional.embedding(indices, torch.zeros((3, 3))) + bias
+    assert y.device.type == "meta" and y.shape == (2, 3)

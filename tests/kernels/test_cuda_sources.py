@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,12 @@ def test_every_source_is_installed_and_every_kernel_has_a_launcher() -> None:
         assert kernels(cuda.source(name))
         for kernel in kernels(cuda.source(name)):
             assert f'"{name}", "{kernel}"' in pages, kernel
+
+
+def test_no_kernel_leaves_the_order_of_a_sum_to_chance() -> None:
+    for name in cuda.names():
+        code = "\n".join(line.partition("//")[0] for line in cuda.source(name).splitlines())
+        assert not re.search(r"atomic|__shfl|clock|cooperative", code), name
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no g++ here")
