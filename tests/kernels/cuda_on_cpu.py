@@ -12,6 +12,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,7 @@ class Cpu:
     def __init__(self, folder: Path, optimise: str = "-O1") -> None:
         self.folder, self.optimise = folder, optimise
         self.launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+        self._one_at_a_time = threading.Lock()
         self._libraries: dict[str, tuple[ctypes.CDLL, list[tuple[str, bool]]]] = {}
 
     @contextmanager
@@ -126,7 +128,8 @@ class Cpu:
             self.launches.append((name, grid, block))
             held = [Argument(name, letter, value) for letter, value in zip(letters, arguments, strict=True)]
             addresses = (ctypes.c_void_p * len(held))(*(argument.address for argument in held))
-            error = run((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), addresses, len(self.launches))
+            with self._one_at_a_time:                           # the fibers, and __shared__, are those of one kernel
+                error = run((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), addresses, len(self.launches))
             assert error is None, f"{name}: {error.decode()}"
             for argument in held:
                 argument.give_back()
