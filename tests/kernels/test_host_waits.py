@@ -225,6 +225,21 @@ def test_ctrl_c_saves_whole_steps_and_the_run_goes_on_to_the_bit(gpu: FakeCuda, 
     same(everything(rest), everything(whole))
 
 
+def test_ctrl_c_within_an_update_saves_nothing_of_it(gpu: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = run(train=Batches(8), output=tmp_path)
+    whole = made.optimizer.step
+
+    def interrupted(*arguments: Any) -> None:
+        whole(*arguments)
+        if made._queue.number == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(made.optimizer, "step", interrupted)
+    with pytest.raises(TrainingInterrupted, match="interrupted within step 3, half of which is not saved; there is no checkpoint"):
+        made.fit()
+    assert made.state.step == 3
+
+
 def test_a_step_without_memory_names_itself_and_those_before_it_count(gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     good = run(optimiser="AdamW", train=Batches(4), schedule=SCHEDULE)
     good.fit()
@@ -232,7 +247,7 @@ def test_a_step_without_memory_names_itself_and_those_before_it_count(gpu: FakeC
 
     def full(shape: Any, dtype: Any) -> Any:
         # The columns of a convolution: the only array of one axis that is so large.
-        if isinstance(shape, int) and shape >= 1000 and made.state.step + len(made._queue) == 4:
+        if isinstance(shape, int) and shape >= 1000 and made._queue.number == 4:
             raise MemoryError("Out of memory allocating 55,296 bytes")
         return whole(shape, dtype)
 

@@ -1,4 +1,4 @@
-"""Layers and walks back once more, on the double that takes the path of a GPU: all tests that ask for a backend, against PyTorch."""
+"""The tests of layers and walks back once more, on the double that takes the path of a GPU: the same bodies, against PyTorch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.kernels.cuda_on_cpu import Cpu
 
 PAGES = (
     "nn.test_containers", "nn.test_layers", "nn.test_pytorch_modules", "interpret.test_control", "interpret.test_deletion",
-    "interpret.test_maximise", "interpret.test_occlusion", "interpret.test_top", "interpret.test_walks", "models.test_interpretation",
+    "interpret.test_maximise", "interpret.test_occlusion", "interpret.test_top", "interpret.test_walks",
+    "models.test_interpretation",
 )
 
 

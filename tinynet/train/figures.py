@@ -1,9 +1,9 @@
-"""What the host must know of a step, and the steps of which it does not know it yet."""
+"""What the host must know of a step, read with one wait, behind which a GPU works on."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -38,14 +38,3 @@ class StepFigures:
     def read(self) -> tuple[float, float, float]:
         """(loss, norm, right)."""
         return tuple(self._together.read().tolist()) if self.late else self._values
-
-
-class QueuedStep(NamedTuple):
-    """A step whose figures the host has not read: all that is needed to count it, or to say what went wrong in it."""
-
-    figures: StepFigures
-    x: Array
-    target: Array
-    lr: float
-    buffers: dict[str, Array]
-    """As they were before it."""

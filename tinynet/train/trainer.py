@@ -23,10 +23,11 @@ from .callbacks import Callback, check_monitor, improves
 from .checkpoint import load_checkpoint, save_checkpoint
 from .diagnosis import NonFiniteError, find_cause, non_finite_array
 from .evaluation import Loss, evaluate, reference_array
-from .figures import QueuedStep, StepFigures
+from .figures import StepFigures
 from .history import EpochRecord, History
 from .interrupt import PatientInterrupt, TrainingInterrupted
 from .progress import Mode, Progress
+from .queue import QueuedStep, StepQueue
 from .state import State, capture, restore
 
 _STEP_STREAM = 0x57E9  # sets a step's random numbers apart from the loader's, should both have the same seed
@@ -104,7 +105,7 @@ class Trainer:
         # What the optimiser does not hold is frozen.
         self._wanted = {name for group in optimizer.param_groups for name in group["params"]}
         self._buffers: dict[str, Array] | None = None  # as they were before the step that runs
-        self._queue: list[QueuedStep] = []  # steps whose figures are not read yet
+        self._queue = StepQueue(self)
         self._updating = False  # whether parameters and counts are on the way from one step to the next
 
     def fit(self, resume: str | os.PathLike[str] | bool = False) -> History:
@@ -137,7 +138,7 @@ class Trainer:
                 try:
                     self._run(interrupt, progress)
                 finally:
-                    self._settle()
+                    self._queue.settle()
                 for callback in self.callbacks:
                     callback.on_fit_end(self)
             except KeyboardInterrupt:
@@ -156,7 +157,7 @@ class Trainer:
             batches = self.train_loader.batches(state.epoch, start=state.batch)
             for x, target in interrupt.between(transferred(batches, reference)):
                 self._remember_buffers()
-                number = state.step + len(self._queue)
+                number = self._queue.number
 
                 with self._within_memory(x):
                     # Forward, loss, backward, in threads that share the batch; distributed/shards.py has the lines.
@@ -166,14 +167,13 @@ class Trainer:
                         clip_grad_value(gradients, self.clip_value)
                     if self.schedule is not None:
                         self.schedule.apply(optimizer, number if self.schedule_every == "step" else state.epoch)
-                    before = self._queue[-1].figures if self._queue else None
-                    figures = StepFigures(loss, norm, self.right(logits, target), before)
+                    figures = StepFigures(loss, norm, self.right(logits, target), self._queue.last)
                     self._updating = True
                     optimizer.step(gradients, figures.finite)  # nothing changes unless it is; a GPU knows it before the host does
-                self._enqueue(figures, x, target)
+                self._queue.add(figures, x, target)
                 # Now is this step's loss read, or, so that a GPU always has a step to work on, that of the step before.
-                self._settle(progress, started, leave=1 if figures.late and not self._watched() else 0)
-            self._settle(progress, started)
+                self._queue.settle(self._queue.to_leave(), progress, started)
+            self._queue.settle(0, progress, started)
 
             validation = {"val_loss": math.nan, "val_accuracy": math.nan}
             if self.validation_loader is not None:
@@ -206,40 +206,13 @@ class Trainer:
         """Take over the state of a checkpoint. Raises FileError, or ArgumentError if it belongs to another run."""
         restore(self, path)
         self._buffers, self._updating = None, False
-        self._queue.clear()
+        self._queue.steps.clear()
 
     def load_best(self) -> None:
         """Put the best checkpoint's weights and buffers into the model; nothing else changes."""
         self.model.load_state_dict(load_checkpoint(self._file("best.safetensors")).model)
 
     # -- details of the loop
-
-    def _watched(self) -> bool:
-        """Whether a callback looks at single steps: it must find the model as that step left it."""
-        return any(type(callback).on_batch_end is not Callback.on_batch_end for callback in self.callbacks)
-
-    def _enqueue(self, figures: StepFigures, x: Array, target: Array) -> None:
-        self._queue.append(QueuedStep(figures, x, target, self.optimizer.lr, self._buffers or {}))
-        self._buffers, self._updating = None, False
-
-    def _settle(self, progress: Progress | None = None, started: float | None = None, leave: int = 0) -> None:
-        """Read the figures of the steps that are queued, all but `leave`, and count them. Raises NonFiniteError."""
-        while len(self._queue) > leave:
-            step = self._queue[0]
-            loss, norm, right = step.figures.read()
-            if not math.isfinite(loss) or not math.isfinite(norm):
-                for _ in self._queue:  # those behind it were held back, too
-                    self.optimizer.take_back()
-                self._queue.clear()
-                self._buffers = step.buffers
-                raise self._non_finite(loss, step)
-            seconds = self.state.seconds if started is None else time.perf_counter() - started
-            self._record_batch(loss, right, len(step.target), seconds)
-            if progress is not None:
-                mean = self._means()
-                progress.batch(self.state.epoch, mean["train_loss"], mean["train_accuracy"], mean["images_per_second"])
-                for callback in self.callbacks:
-                    callback.on_batch_end(self, loss)
 
     def _rngs(self, step: int) -> list[np.random.Generator]:
         """The random numbers of a step (dropout), one generator a worker.
@@ -250,16 +223,14 @@ class Trainer:
         return [np.random.default_rng((self.seed, _STEP_STREAM, step, rank)) for rank in range(workers)]
 
     def _record_batch(self, loss: float, right: float, images: int, seconds: float) -> None:
-        """Count the first step of the queue; from here on it is a whole one."""
-        state, self._updating = self.state, True
-        del self._queue[0]
+        """Count a step that was done."""
+        state = self.state
         state.step += 1
         state.batch += 1
         state.images += images
         state.loss_sum += loss * images
         state.right += right
         state.seconds = seconds
-        self._updating = False
 
     def _record_epoch(self, validation: dict[str, float], seconds: float) -> EpochRecord:
         """Close the epoch: its row in the history, and the counts at zero for the next."""
@@ -296,7 +267,7 @@ class Trainer:
                 self.optimizer.take_back()
             self._updating = False
             self._restore_buffers()
-            self._settle()
+            self._queue.settle()
             why = str(error) if isinstance(error, DeviceMemoryError) else f"out of memory ({error}); try smaller batches"
             raise DeviceMemoryError(f"step {self.state.step}, {len(x)} samples: {why}; the model is as it was before") from None
 
@@ -306,7 +277,7 @@ class Trainer:
                 buffer[...] = self._buffers[name]
 
     def _non_finite(self, loss: float, step: QueuedStep) -> NonFiniteError:
-        state, lr = self.state, step.lr
+        state, lr, self._buffers = self.state, step.lr, step.buffers
         self._restore_buffers()
         cause = find_cause(self.model, self.loss, step.x, step.target, self._rngs(state.step)[0])
         self._restore_buffers()  # looking for it was a forward pass as well
@@ -337,7 +308,7 @@ class Trainer:
 
     def _save_interrupted(self) -> str:
         """Save the state between two steps, and say in one line what was done and how to go on."""
-        self._settle()
+        self._queue.settle()
         path = None if self.output is None else self._file("last.safetensors")
         epoch = min(self.state.epoch + 1, self.epochs)
         done = f"interrupted after {self.state.step} steps (epoch {epoch} of {self.epochs})"
