@@ -235,7 +235,7 @@ def test_ctrl_c_within_an_update_saves_nothing_of_it(gpu: FakeCuda, tmp_path: Pa
             raise KeyboardInterrupt
 
     monkeypatch.setattr(made.optimizer, "step", interrupted)
-    with pytest.raises(TrainingInterrupted, match="interrupted within step 3, half .* not saved; there is no checkpoint"):
+    with pytest.raises(TrainingInterrupted, match=r"interrupted within step 3, half .* not saved; there is no checkpoint"):
         made.fit()
     assert made.state.step == 3
 
