@@ -139,14 +139,15 @@ def same(got: dict[str, Any], expected: dict[str, Any], tolerance: float = 0.0) 
         np.testing.assert_allclose(got[name], x, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
-@pytest.mark.parametrize("loss, optimiser, more", [
-    ("cross-entropy", "SGD", {}), ("nll", "AdamW", {"max_norm": None}), ("squares", "amsgrad", {"clip_value": None}),
+@pytest.mark.parametrize("loss, optimiser, precision, more", [
+    ("cross-entropy", "SGD", "float32", {}), ("nll", "AdamW", "float16", {"max_norm": None}),
+    ("squares", "amsgrad", "tf32", {"clip_value": None}),
 ])  # fmt: skip
 def test_the_host_waits_for_one_loss_a_step_and_has_queued_the_next_one_by_then(
-    gpu: FakeCuda, loss: str, optimiser: str, more: dict[str, Any]
+    gpu: FakeCuda, loss: str, optimiser: str, precision: str, more: dict[str, Any]
 ) -> None:
     made = run(loss, optimiser, epochs=2, schedule=optim.OneCycleLR(0.05, total_steps=10), **more)
-    with watched_host() as waits:
+    with watched_host() as waits, backend.gpu_options(precision=precision):
         made.fit()
     assert waits == []
     steps = len(made.train_loader)
