@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError
 from ..nn import Layer, backward
 from ..nn.group import Group, Member, membership
+from .memory import MOST, KeptMemory
 from .workers import available_cores
 
 _lock = threading.Lock()
@@ -34,29 +36,32 @@ class TrainingStep(NamedTuple):
 class Shards:
     """A pool of `workers` threads for one model at a time; None: as many as there are cores. Use it in a with block.
 
-    Within the block BLAS is limited to one thread (of the whole process); behind it, also after an error, it is as before.
+    Within the block BLAS is limited to one thread (of the whole process), and freed memory is kept for the next array; behind it,
+    also after an error, all is as before. keep: bytes of freed memory that are kept at most, about; 0: none is.
     Results depend on the number of workers in the last bits (sums are taken in another order), and on nothing else.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, keep: int = MOST) -> None:
         if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
             raise ArgumentError(f"Shards: expected workers of at least 1, got {workers!r}")
-        self.workers = workers or available_cores()
+        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
+            raise ArgumentError(f"Shards: expected keep of at least 0 bytes, got {keep!r}")
+        self.workers, self.keep = workers or available_cores(), keep
         self._pool: ThreadPoolExecutor | None = None
-        self._limit: Any = None
+        self._within = ExitStack()
 
     def __enter__(self) -> Shards:
-        if self.workers > 1:
-            self._limit = _blas().limit(limits=1, user_api="blas")
-            self._limit.__enter__()
-            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="tinynet-shard")
+        with ExitStack() as within:
+            within.enter_context(KeptMemory(self.keep))
+            if self.workers > 1:
+                within.enter_context(_blas().limit(limits=1, user_api="blas"))
+                self._pool = within.enter_context(ThreadPoolExecutor(self.workers, thread_name_prefix="tinynet-shard"))
+            self._within = within.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
-            self._limit.__exit__(*error)
-            self._pool = self._limit = None
+        self._pool = None
+        self._within.close()
 
     def step(
         self, model: Layer, loss: Callable[[Array, Array], tuple[Array, Array]], x: Array, target: Array,
