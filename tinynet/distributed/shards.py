@@ -73,7 +73,8 @@ class Shards:
             logits, saved = model.forward(x, train=True, rng=rngs[0])
             value, dlogits = loss(logits, target)
             return TrainingStep(value, logits, backward(model, saved, dlogits, False, only)[1])
-        forward = self._map(lambda rank: model.forward(x[parts[rank]], train=True, rng=rngs[rank]), len(parts))
+        group = Group(len(parts))                               # one for both ways: on the way back layers add up in it, too
+        forward = self._map(lambda rank: model.forward(x[parts[rank]], train=True, rng=rngs[rank]), group)
         logits = array_module(x).concatenate([y for y, _ in forward])
         value, dlogits = loss(logits, target)                   # of the whole batch: its mean is no business of a shard
 
@@ -81,7 +82,7 @@ class Shards:
             saved, forward[rank] = forward[rank][1], None       # let go of it as soon as this shard is done
             return backward(model, saved, dlogits[parts[rank]], False, only)[1]
 
-        first, *others = self._map(gradients, len(parts))
+        first, *others = self._map(gradients, group)
         for other in others:
             for name, gradient in other.items():
                 first[name] += gradient
@@ -104,7 +105,7 @@ class Shards:
         def run(rank: int) -> Any:
             return work(x[parts[rank]], *(None if other is None else other[parts[rank]] for other in others))
 
-        return self._map(run, len(parts))
+        return self._map(run, Group(len(parts)))
 
     def _cut(self, x: Array) -> list[slice]:
         """The shards of a batch; one for an array on a GPU, which needs no threads."""
@@ -112,9 +113,8 @@ class Shards:
         shards = max(1, min(self.workers, count)) if self._pool is not None and array_module(x) is np else 1
         return [slice(i * count // shards, (i + 1) * count // shards) for i in range(shards)]
 
-    def _map(self, work: Callable[[int], Any], size: int) -> list[Any]:
-        """work(0), …, work(size − 1), each in its thread as a member of one group; the first error is raised."""
-        group = Group(size)
+    def _map(self, work: Callable[[int], Any], group: Group) -> list[Any]:
+        """work(0), …, work(size − 1), each in its thread as a member of the group; the first error is raised."""
 
         def run(rank: int) -> Any:
             try:
@@ -126,7 +126,7 @@ class Shards:
 
         errors: Any = np.geterr()                               # NumPy's are per thread
         assert self._pool is not None
-        futures = [self._pool.submit(run, rank) for rank in range(size)]
+        futures = [self._pool.submit(run, rank) for rank in range(group.size)]
         try:
             failures = [error for error in (future.exception() for future in futures) if error is not None]
         except BaseException:                                   # Ctrl-C: behind the caller's back nobody may go on
