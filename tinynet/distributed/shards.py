@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError
 from ..nn import Layer, backward
 from ..nn.group import Group, Member, membership
+from .memory import MOST, KeptMemory
 from .workers import available_cores
 
 _lock = threading.Lock()
@@ -34,29 +36,32 @@ class TrainingStep(NamedTuple):
 class Shards:
     """A pool of `workers` threads for one model at a time; None: as many as there are cores. Use it in a with block.
 
-    Within the block BLAS is limited to one thread (of the whole process); behind it, also after an error, it is as before.
+    Within the block BLAS is limited to one thread (of the whole process), and freed memory is kept for the next array; behind it,
+    also after an error, all is as before. keep: bytes of freed memory that are kept at most, about; 0: none is.
     Results depend on the number of workers in the last bits (sums are taken in another order), and on nothing else.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, keep: int = MOST) -> None:
         if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
             raise ArgumentError(f"Shards: expected workers of at least 1, got {workers!r}")
-        self.workers = workers or available_cores()
+        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
+            raise ArgumentError(f"Shards: expected keep of at least 0 bytes, got {keep!r}")
+        self.workers, self.keep = workers or available_cores(), keep
         self._pool: ThreadPoolExecutor | None = None
-        self._limit: Any = None
+        self._within = ExitStack()
 
     def __enter__(self) -> Shards:
-        if self.workers > 1:
-            self._limit = _blas().limit(limits=1, user_api="blas")
-            self._limit.__enter__()
-            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="tinynet-shard")
+        with ExitStack() as within:
+            within.enter_context(KeptMemory(self.keep))
+            if self.workers > 1:
+                within.enter_context(_blas().limit(limits=1, user_api="blas"))
+                self._pool = within.enter_context(ThreadPoolExecutor(self.workers, thread_name_prefix="tinynet-shard"))
+            self._within = within.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
-            self._limit.__exit__(*error)
-            self._pool = self._limit = None
+        self._pool = None
+        self._within.close()
 
     def step(
         self, model: Layer, loss: Callable[[Array, Array], tuple[Array, Array]], x: Array, target: Array,
@@ -68,7 +73,8 @@ class Shards:
             logits, saved = model.forward(x, train=True, rng=rngs[0])
             value, dlogits = loss(logits, target)
             return TrainingStep(value, logits, backward(model, saved, dlogits, False, only)[1])
-        forward = self._map(lambda rank: model.forward(x[parts[rank]], train=True, rng=rngs[rank]), len(parts))
+        group = Group(len(parts))                               # one for both ways: on the way back layers add up in it, too
+        forward = self._map(lambda rank: model.forward(x[parts[rank]], train=True, rng=rngs[rank]), group)
         logits = array_module(x).concatenate([y for y, _ in forward])
         value, dlogits = loss(logits, target)                   # of the whole batch: its mean is no business of a shard
 
@@ -76,7 +82,7 @@ class Shards:
             saved, forward[rank] = forward[rank][1], None       # let go of it as soon as this shard is done
             return backward(model, saved, dlogits[parts[rank]], False, only)[1]
 
-        first, *others = self._map(gradients, len(parts))
+        first, *others = self._map(gradients, group)
         for other in others:
             for name, gradient in other.items():
                 first[name] += gradient
@@ -99,7 +105,7 @@ class Shards:
         def run(rank: int) -> Any:
             return work(x[parts[rank]], *(None if other is None else other[parts[rank]] for other in others))
 
-        return self._map(run, len(parts))
+        return self._map(run, Group(len(parts)))
 
     def _cut(self, x: Array) -> list[slice]:
         """The shards of a batch; one for an array on a GPU, which needs no threads."""
@@ -107,9 +113,8 @@ class Shards:
         shards = max(1, min(self.workers, count)) if self._pool is not None and array_module(x) is np else 1
         return [slice(i * count // shards, (i + 1) * count // shards) for i in range(shards)]
 
-    def _map(self, work: Callable[[int], Any], size: int) -> list[Any]:
-        """work(0), …, work(size − 1), each in its thread as a member of one group; the first error is raised."""
-        group = Group(size)
+    def _map(self, work: Callable[[int], Any], group: Group) -> list[Any]:
+        """work(0), …, work(size − 1), each in its thread as a member of the group; the first error is raised."""
 
         def run(rank: int) -> Any:
             try:
@@ -121,7 +126,7 @@ class Shards:
 
         errors: Any = np.geterr()                               # NumPy's are per thread
         assert self._pool is not None
-        futures = [self._pool.submit(run, rank) for rank in range(size)]
+        futures = [self._pool.submit(run, rank) for rank in range(group.size)]
         try:
             failures = [error for error in (future.exception() for future in futures) if error is not None]
         except BaseException:                                   # Ctrl-C: behind the caller's back nobody may go on

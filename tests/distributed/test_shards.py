@@ -1,0 +1,86 @@
+"""A batch in shards: the gradients of the whole, the same bits again, and an error that reaches everybody."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from tinynet import nn
+from tinynet.distributed import Shards
+from tinynet.errors import ArgumentError
+
+
+def network(rng: np.random.Generator) -> nn.Sequential:
+    return nn.Sequential(
+        conv=nn.Conv2d(2, 6, 3, rng=rng), bn=nn.BatchNorm2d(6), relu=nn.ReLU(), flatten=nn.Flatten(),
+        fc=nn.Linear(6 * 36, 3, rng=rng),
+    ).to(dtype=np.float64)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 9])
+def test_shards_give_the_gradients_of_the_whole_batch_and_the_same_bits_again(workers: int) -> None:
+    rng = np.random.default_rng(0)
+    model, x, labels = network(rng), rng.standard_normal((7, 2, 8, 8)), rng.integers(0, 3, 7)
+    loss, rngs = nn.CrossEntropyLoss(), [np.random.default_rng(i) for i in range(workers)]
+    logits, saved = model.forward(x, train=True)
+    value, dlogits = loss(logits, labels)
+    _, whole = nn.backward(model, saved, dlogits)
+    with Shards(workers) as shards:
+        steps = [shards.step(model, loss, x, labels, rngs) for _ in range(2)]
+    for step in steps:
+        np.testing.assert_allclose(step.loss, value, rtol=0, atol=1e-13)
+        assert step.gradients.keys() == whole.keys()
+        for name, gradient in whole.items():
+            np.testing.assert_allclose(step.gradients[name], gradient, rtol=0, atol=1e-12, err_msg=name)
+            np.testing.assert_array_equal(steps[0].gradients[name], step.gradients[name], err_msg=name)
+
+
+FAILING = """
+import numpy as np, threading
+from tinynet import nn
+from tinynet.distributed import Shards
+from tinynet.nn.group import current_member
+
+class Fails(nn.Identity):
+    def input_gradient(self, saved, dy):
+        if current_member().rank == 1:
+            raise ZeroDivisionError("on the way back")
+        return dy
+
+rng = np.random.default_rng(0)
+model = nn.Sequential(nn.Conv2d(2, 3, 3, rng=rng), nn.BatchNorm2d(3), Fails(), nn.Flatten(), nn.Linear(108, 3, rng=rng))
+x = rng.standard_normal((4, 2, 8, 8), dtype=np.float32)
+with Shards(2) as shards:
+    try:
+        shards.step(model, nn.CrossEntropyLoss(), x, np.zeros(4, int), [rng, rng])
+    except ZeroDivisionError as error:
+        print(error)
+"""
+
+
+def test_a_shard_that_fails_on_the_way_back_leaves_nobody_waiting() -> None:
+    """The others wait for its share of BatchNorm's sums. In a process of its own: a thread that waits cannot be ended."""
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "on the way back\n"
+
+
+def threads() -> list[int]:
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_blas_has_one_thread_within_and_its_own_again_behind_also_after_an_error() -> None:
+    before = threads()
+    with pytest.raises(ZeroDivisionError), Shards(2):
+        assert set(threads()) == {1}
+        raise ZeroDivisionError
+    assert threads() == before
+
+
+@pytest.mark.parametrize("arguments", [{"workers": 0}, {"workers": True}, {"workers": 1.5}, {"keep": -1}, {"keep": 0.5}])
+def test_arguments(arguments: dict[str, object]) -> None:
+    with pytest.raises(ArgumentError, match="Shards: expected"):
+        Shards(**arguments)  # type: ignore[arg-type]
