@@ -176,10 +176,10 @@ def explain(
         layer: _units(model, _below(model, layer, controls), x, layer, channels, units, mask, max(1, steps // 4))
         for layer, channels in wanted.items()
     }
+    maps, random_order = _maps(model, controls, x, int(target), asked, cam, mask, steps)
     reason = untrained(model)
     return Explanation(
-        to_host(x)[0], int(target), p, shown, [_map(model, controls, x, int(target), m, cam, mask, steps) for m in asked], cam,
-        _areas(model, x, array_module(x).asarray(np.random.default_rng(0).random((1, *x.shape[2:]))), int(target), steps), mask,
+        to_host(x)[0], int(target), p, shown, maps, cam, random_order, mask,
         None if mask is None else (scores.chance(mask), scores.chance(mask)),
         None if mask is None else _inside(scores.centre_guess(*mask.shape), mask),
         None if reason is None else f"the model looks untrained: {reason}; what is shown was not learned",
@@ -255,28 +255,29 @@ def _units(
     return found
 
 
-def _map(
-    model: Layer, controls: Sequence[Control], x: Array, target: int, method: Method, cam: str | None, mask: np.ndarray | None,
-    steps: int,
-) -> ClassMap:
-    classes = array_module(x).asarray(np.array([target]))
-    attribution = method.ask(model, x, classes, cam or "")
-    maps = method.importance(attribution)
-    true, importance = to_host(attribution)[0], to_host(maps)[0]
-    likeness = []
-    for control in controls:
-        other = to_host(method.ask(control.model, x, classes, cam or ""))[0]
-        likeness.append(Likeness(control.down_to, other, scores.rank_correlation(true, other), scores.ssim(true, other)))
-    pointing, energy = (None, None) if mask is None else _inside(importance, mask)
-    return ClassMap(
-        method.name, method.signed, true, importance, likeness, *_areas(model, x, maps, target, steps), pointing, energy
-    )
-
-
-def _areas(model: Layer, x: Array, maps: Array, target: int, steps: int) -> tuple[float, float]:
-    """Deletion's and insertion's."""
-    gone, come = (f(model, x, maps, target, steps=steps).area[0] for f in (deletion, insertion))
-    return float(gone), float(come)
+def _maps(
+    model: Layer, controls: Sequence[Control], x: Array, target: int, methods: Sequence[Method], cam: str | None,
+    mask: np.ndarray | None, steps: int,
+) -> tuple[list[ClassMap], tuple[float, float]]:
+    """Each method's, and deletion and insertion in random order."""
+    xp, classes = array_module(x), array_module(x).asarray(np.array([target]))
+    attributions = [method.ask(model, x, classes, cam or "") for method in methods]
+    maps = [method.importance(attribution) for method, attribution in zip(methods, attributions, strict=True)]
+    random = xp.asarray(np.random.default_rng(0).random((1, *x.shape[2:])))
+    orders = xp.concatenate([*(m.astype("float64") for m in maps), random])
+    *areas, (gone, come) = zip(*(f(model, x, orders, target, steps=steps).area.tolist() for f in (deletion, insertion)), strict=True)
+    found = []
+    for method, attribution, map, (deleted, inserted) in zip(methods, attributions, maps, areas, strict=True):
+        true, importance = to_host(attribution)[0], to_host(map)[0]
+        likeness = []
+        for control in controls:
+            other = to_host(method.ask(control.model, x, classes, cam or ""))[0]
+            likeness.append(Likeness(control.down_to, other, scores.rank_correlation(true, other), scores.ssim(true, other)))
+        pointing, energy = (None, None) if mask is None else _inside(importance, mask)
+        found.append(
+            ClassMap(method.name, method.signed, true, importance, likeness, deleted, inserted, pointing, energy)
+        )
+    return found, (gone, come)
 
 
 def _inside(importance: np.ndarray, mask: np.ndarray) -> tuple[float, float]:

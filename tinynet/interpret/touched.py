@@ -44,6 +44,8 @@ class Touched(NamedTuple):
     def whole(self) -> Array:
         """The maps (B, C, H, W)."""
         height, width = self.clean.shape[2:]
+        if tuple(self.block.shape[2:]) == (height, width):
+            return self.block
         return self.cut(np.zeros_like(self.starts), (height, width), 0.0)
 
     def cut(self, starts: np.ndarray, size: tuple[int, int], outside: float) -> Array:
@@ -54,6 +56,11 @@ class Touched(NamedTuple):
             _paste(parts[i], self.clean[0], -top, -left, height, width)
             _paste(parts[i], self.block[i], y - top, x - left, h, w)
         return parts
+
+    def map(self, channel: int) -> Array:
+        """(B, H, W): one map, whole."""
+        one = slice(channel, channel + 1)
+        return Touched(self.clean[:, one], self.block[:, one], self.starts).whole()[:, 0]
 
     def total(self, channel: int) -> Array:
         """(B,): the sum over one map."""
@@ -66,7 +73,7 @@ class Touched(NamedTuple):
 State = Touched | Array
 """Touched maps, or the maps (B, …) as a whole."""
 Look = Callable[[str, State], None]
-"""look(path, state) is called with every named layer's output."""
+"""look(path, state) is called with every named layer's output; what it raises ends the run."""
 
 
 def run(model: Layer, state: State, clean: dict[str, Array], look: Look) -> Array:
@@ -75,7 +82,7 @@ def run(model: Layer, state: State, clean: dict[str, Array], look: Look) -> Arra
     clean: what the layers give without the change; empty before the first call, which fills it, and the same for every further
     one with the same photo.
     """
-    return _whole(_through(model, state, clean, look, "", ""))
+    return _whole(_through(model, _unless_most(state), clean, look, "", ""))
 
 
 def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, path: str, key: str) -> State:
@@ -107,6 +114,11 @@ def _child(name: str, child: Layer, state: State, clean: dict[str, Array], look:
     state = _through(child, state, clean, look, here, join(key, name))
     if not name.startswith("_"):
         look(here, state)
+    return _unless_most(state)
+
+
+def _unless_most(state: State) -> State:
+    """The maps as a whole where most of them is touched."""
     if isinstance(state, Touched):
         (height, width), (h, w) = state.clean.shape[2:], state.block.shape[2:]
         if h * w > _MOST * height * width:
