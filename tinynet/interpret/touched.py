@@ -72,8 +72,13 @@ class Touched(NamedTuple):
 
 State = Touched | Array
 """Touched maps, or the maps (B, …) as a whole."""
-Look = Callable[[str, State], None]
-"""look(path, state) is called with every named layer's output; what it raises ends the run."""
+
+
+class Look(NamedTuple):
+    """see(state) is called with what the layer of that path gives; what it raises ends the run."""
+
+    path: str
+    see: Callable[[State], None]
 
 
 def run(model: Layer, state: State, clean: dict[str, Array], look: Look) -> Array:
@@ -88,8 +93,15 @@ def run(model: Layer, state: State, clean: dict[str, Array], look: Look) -> Arra
 def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, path: str, key: str) -> State:
     """The state behind a layer. key: like the path, but with the names that do not show."""
     if isinstance(layer, nn.Sequential):
-        for name, child in layer.named_children():
-            state = _child(name, child, state, clean, look, path, key)
+        children = list(layer.named_children())
+        while children:
+            (name, child), *children = children
+            both = None
+            if children and not isinstance(state, Touched) and join(path, name) != look.path:
+                both = child.fused(children[0][1])              # two layers at once, as Sequential does
+            if both is not None:
+                (name, child), *children = children
+            state = _child(name, child, state, clean, look, path, key, both)
         return state
     if isinstance(layer, (nn.Concat, nn.Residual)):
         branches = [_child(name, child, state, clean, look, path, key) for name, child in layer.named_children()]
@@ -109,11 +121,14 @@ def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, pa
     return _windowed(layer, windows, state, after)
 
 
-def _child(name: str, child: Layer, state: State, clean: dict[str, Array], look: Look, path: str, key: str) -> State:
+def _child(
+    name: str, child: Layer, state: State, clean: dict[str, Array], look: Look, path: str, key: str,
+    instead: Callable[[Array], Array] | None = None,
+) -> State:
     here = path if name.startswith("_") else join(path, name)
-    state = _through(child, state, clean, look, here, join(key, name))
-    if not name.startswith("_"):
-        look(here, state)
+    state = _through(child, state, clean, look, here, join(key, name)) if instead is None else instead(state)
+    if here == look.path and not name.startswith("_"):
+        look.see(state)
     return _unless_most(state)
 
 
