@@ -33,7 +33,8 @@ class Preprocessing:
         """For people."""
         mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
         grey = "grey, " if self.channels == 1 else ""
-        return f"shorter side {self.resize} pixels, the central {self.crop}×{self.crop} cut out, {grey}mean {mean}, deviation {std}"
+        size = f"shorter side {self.resize} pixels, the central {self.crop}×{self.crop} cut out"
+        return f"{size}, {grey}mean {mean}, deviation {std}"
 
     def transform(self) -> transforms.Compose:
         """uint8 (H, W, 3) → float32 (channels, crop, crop)."""

@@ -223,6 +223,7 @@ class Grayscale:
         return ((luma + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
+@dataclass(frozen=True)
 class ToArray:
     """uint8 (H, W, 3) in 0..255 -> float32 (3, H, W) in 0..1, or of as many channels as it has: torchvision's ToTensor."""
 

@@ -44,13 +44,13 @@ def deletion(
 ) -> Curve:
     """Take pixels away, those of the largest `maps` first: the smaller the area, the sooner the answer goes.
 
-    x: (N, C, H, W), or one photo (1, C, H, W) for all maps. maps: (N, H, W), larger is more important; ties go in random order,
-    the same in each call. target: a class, or one a photo (default: the class the model says). layer, unit: instead, a unit
-    inside, as for Attribution.attribute; its share of nothing is nothing, and only what it depends on is computed. within: (H, W),
-    the pixels that take part (default: all), such as a unit's receptive field.
-    steps, spacing: the shares of the pixels at which the answer is looked at. "even": k / steps. "cosine": (1 − cos(πk / steps)) / 2,
-    as Clenshaw & Curtis have it: close where few pixels are changed or few are left, which is where a class comes and goes, so
-    that fewer steps do (explain.STEPS has figures).
+    x: (N, C, H, W), or one photo (1, C, H, W) for all maps. maps: (N, H, W), larger is more important; ties go in random
+    order, the same in each call. target: a class, or one a photo (default: the class the model says). layer, unit: instead, a
+    unit inside, as for Attribution.attribute; its share of nothing is nothing, and only what it depends on is computed. within:
+    (H, W), the pixels that take part (default: all), such as a unit's receptive field.
+    steps, spacing: the shares of the pixels at which the answer is looked at. "even": k / steps. "cosine":
+    (1 − cos(πk / steps)) / 2, as Clenshaw & Curtis have it: close where few pixels are changed or few are left, which is where
+    a class goes and comes, so that fewer steps do (explain.STEPS has figures).
     baseline: what stands in for a pixel: "mean" (0, the mean colour of a normalised photo) or "blur" (the photo under a Gaussian
     whose σ is a tenth of its shorter side). workers: threads that share a batch (None: one a core).
     """
