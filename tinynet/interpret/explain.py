@@ -267,7 +267,8 @@ def _maps(
     maps = [method.importance(attribution) for method, attribution in zip(methods, attributions, strict=True)]
     random = xp.asarray(np.random.default_rng(0).random((1, *x.shape[2:])))
     orders = xp.concatenate([*(m.astype("float64") for m in maps), random])
-    *areas, (gone, come) = zip(*(f(model, x, orders, target, steps=steps, spacing="cosine").area.tolist() for f in (deletion, insertion)), strict=True)
+    gone, come = (f(model, x, orders, target, steps=steps, spacing="cosine").area.tolist() for f in (deletion, insertion))
+    *areas, random_order = zip(gone, come, strict=True)
     found = []
     for method, attribution, map, (deleted, inserted) in zip(methods, attributions, maps, areas, strict=True):
         true, importance = to_host(attribution)[0], to_host(map)[0]
@@ -279,7 +280,7 @@ def _maps(
         found.append(
             ClassMap(method.name, method.signed, true, importance, likeness, deleted, inserted, pointing, energy)
         )
-    return found, (gone, come)
+    return found, random_order
 
 
 def _inside(importance: np.ndarray, mask: np.ndarray) -> tuple[float, float]:

@@ -172,6 +172,6 @@ def _leaves(model: Layer) -> Iterable[tuple[str, Layer]]:
 
 
 __all__ = [
-    "Observed", "Reached", "beside_model", "features", "last_stage", "observe", "one_input", "probabilities", "stages", "unit_each",
-    "up_to",
+    "Observed", "Reached", "beside_model", "features", "last_stage", "observe", "one_input", "probabilities", "stages",
+    "unit_each", "up_to",
 ]
