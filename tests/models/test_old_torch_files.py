@@ -135,7 +135,9 @@ def test_storages_that_are_parts_of_others(tmp_path: Path) -> None:
     )))
     alone = write(tmp_path / "alone.pth", {"some": first(part, 0, (10,), (1,))})
     check(alone)
-    for view, words in ((("part", 15, 6), "outside"), (("part", -1, 2), "outside"), ((3, 0, 1), "outside"), (("part", 0), "damaged")):
+    for view, words in (
+        (("part", 15, 6), "outside"), (("part", -1, 2), "outside"), ((3, 0, 1), "outside"), (("part", 0), "damaged"),
+    ):
         with pytest.raises(FileError, match=words) as caught:
             tinynet.load(write(tmp_path / "bad.pth", {"w": first(Stored("Float", "root", numbers, view=view), 0, (1,), (1,))}))
         assert "\n" not in str(caught.value)

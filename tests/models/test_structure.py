@@ -75,7 +75,8 @@ class Mine(nn.Layer):
 
 def test_what_cannot_be_built_again_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     for model in (nn.Sequential(inner=nn.Sequential(a=Mine())), Mine()):
-        with pytest.raises(ArgumentError, match=r"is a Mine, which is no layer of tinynet.nn\); save its weights alone") as caught:
+        words = r"is a Mine, which is no layer of tinynet.nn\); save its weights alone"
+        with pytest.raises(ArgumentError, match=words) as caught:
             trained(model).save(tmp_path / "mine.safetensors")
         assert "\n" not in str(caught.value)
     pool = nn.AdaptiveAvgPool2d(1)

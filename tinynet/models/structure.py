@@ -81,7 +81,8 @@ def _options(layer: Layer, path: str) -> dict[str, Any]:
         if name == "bias":
             found[name] = getattr(layer, "bias", None) is not None or getattr(layer, "weight", None) is None
         elif name == "dtype":
-            found[name] = str(getattr(getattr(layer, "weight", None), "dtype", "float32"))
+            arrays = (getattr(layer, a, None) for a in (*layer.parameter_names, *layer.buffer_names))
+            found[name] = next((str(x.dtype) for x in arrays if x is not None and x.dtype.kind == "f"), "float32")
         elif hasattr(layer, name):
             found[name] = getattr(layer, name)
         elif parameter.default is inspect.Parameter.empty:
