@@ -48,7 +48,7 @@ def with_classes(model: Layer, classes: int, rng: np.random.Generator | None = N
     """
     path, last = [(path, layer) for path, layer in model.layers() if "weight" in layer.parameter_names
                   and getattr(getattr(layer, "weight", None), "ndim", 0) > 1][-1]
-    name = {nn.Linear: "out_features", nn.Conv2d: "out_channels"}.get(type(last))     
+    name = {nn.Linear: "out_features", nn.Conv2d: "out_channels"}.get(type(last))
     if name is None:
         raise ArgumentError(f"{path}: {type(last).__name__} is the last layer with weights; expected Linear or Conv2d")
     if getattr(last, name) == classes:
