@@ -87,7 +87,8 @@ def test_what_cannot_be_built_again_is_refused_and_nothing_is_written(tmp_path: 
 
 
 @pytest.mark.parametrize("record", [
-    None, 3, {}, {"kind": "Layer"}, {"kind": "open", "options": {}}, {"kind": "Sequential"}, {"kind": "Sequential", "children": 3},
+    None, 3, {}, {"kind": "Layer"}, {"kind": "open", "options": {}}, {"kind": "Sequential"},
+    {"kind": "Sequential", "children": 3},
     {"kind": "Sequential", "children": [["a"]]}, {"kind": "Sequential", "children": [["a", {"same": 0}]]}, {"same": 0},
     {"kind": "Sequential", "children": [["a", {"same": -1}]]}, {"kind": "Linear", "options": {"in_features": 3}},
     {"kind": "Linear", "options": {"in_features": 3, "out_features": "x"}}, {"kind": "ReLU", "options": {"rng": 1}},
