@@ -30,7 +30,7 @@ from .units import record
 LAYERS = 5
 """At most so many layers are shown unless some are named."""
 STEPS = 16
-"""Of deletion and insertion, at cosine spacing. Of three photos, five maps each, with the boxed network, the areas differ from those
+"""Of deletion and insertion, at cosine spacing. Of three photos, five maps each, boxed network, the areas differ from those
 of 192 steps by 0.002 and 0.003 (at most 0.009); of 32 even steps, by 0.003 and 0.003 (at most 0.016)."""
 METHODS = family(steps=25)
 """25 steps of integrated gradients: of four photos, the ranks of the map correlate 0.995 with those of 400 steps, structural
