@@ -160,7 +160,7 @@ def summary(
         raise ArgumentError(f"no model file and no model named {model!r}; nearest: {nearest(model)}")
     else:
         trained = load_model(model)
-        network, channels, side = trained.model, 3, trained.preprocessing.crop
+        network, channels, side = trained.model, trained.preprocessing.channels, trained.preprocessing.crop
         shown = [*trained.classes[:12], *(["…"] if len(trained.classes) > 12 else [])]
         print(f"{len(trained.classes):,} classes: {', '.join(shown)}")
     print(nn.summary(network, (channels, size or side, size or side)))

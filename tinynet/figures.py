@@ -34,7 +34,8 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:
     if kind not in FigureCanvasBase.get_supported_filetypes():
         raise FileError(f"{path}: expected a picture's ending, such as .png or .pdf, got .{kind}")
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=kind)
+        # Level 1 takes a quarter of the time of zlib's usual 6, for files about a tenth larger.
+        figure.savefig(temporary, format=kind, **({"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}))
     return path
 
 

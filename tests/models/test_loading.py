@@ -170,8 +170,10 @@ def test_an_onnx_file_is_a_model_as_any_other(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.model(x), expected, rtol=1e-3, atol=1e-3 * abs(expected).max())
     assert load_model(file).classes == box.classes and load_model(file).preprocessing == box.preprocessing
     assert models.names_model(file)
+    models.to_onnx(box._replace(classes=[name.upper() for name in box.classes]), file)
     run("convert", file, tmp_path / "again.safetensors")
-    assert load_model(tmp_path / "again.safetensors").name == "squeezenet1_1"
+    again = load_model(tmp_path / "again.safetensors")
+    assert again.name == "squeezenet1_1" and again.classes[282] == "TIGER CAT", "the file's own classes"
     with pytest.raises(ArgumentError, match="no entries, got key 'a'"):
         load(file, key="a")
     (tmp_path / "torn.onnx").write_bytes(file.read_bytes()[:1000])
@@ -186,8 +188,15 @@ def test_an_onnx_file_that_says_nothing_of_photos(tmp_path: Path) -> None:
     models.to_onnx(net, file, (3, 32, 32))
     found = load_model(file)
     assert found.classes == ["class 0", "class 1"] and (found.preprocessing.resize, found.preprocessing.crop) == (37, 32)
+    named = found._replace(classes=["cat", "dog"])
+    models.to_onnx(named, file)
     written, _ = models.convert(file, tmp_path / "w.safetensors")
-    assert isinstance(written, Weights) and isinstance(load(tmp_path / "w.safetensors"), Weights), "create knows no such network"
+    again = load_model(tmp_path / "w.safetensors")
+    assert isinstance(written, TrainedModel) and again.classes == ["cat", "dog"] and again.preprocessing == found.preprocessing
+    x = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    np.testing.assert_array_equal(again.model(x), load_model(file).model(x))
+    models.convert(file, tmp_path / "w.npz")
+    assert isinstance(load(tmp_path / "w.npz"), Weights)
     models.to_onnx(nn.Sequential(nn.Flatten(), nn.Linear(6, 2)), file, (2, 3))
     with pytest.raises(FileError, match=r"expected a network of square photos \(3, H, H\), got \(2, 3\)"):
         load(file)

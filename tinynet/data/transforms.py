@@ -213,8 +213,19 @@ class ColorJitter:
 
 
 @dataclass(frozen=True)
+class Grayscale:
+    """uint8 (H, W, 3) -> (H, W, 1): the luma of ITU-R 601, rounded as Pillow's mode L."""
+
+    def __call__(self, image: Picture, rng: Rng | None = None) -> Picture:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise DtypeError(f"Grayscale: expected a uint8 picture (H, W, 3), got {image.dtype} {image.shape}")
+        luma = image.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)      # of 65536
+        return ((luma + 0x8000) >> 16).astype(np.uint8)[..., None]
+
+
+@dataclass(frozen=True)
 class ToArray:
-    """uint8 (H, W, 3) in 0..255 -> float32 (3, H, W) in 0..1: torchvision's ToTensor."""
+    """uint8 (H, W, 3) in 0..255 -> float32 (3, H, W) in 0..1, or of as many channels as it has: torchvision's ToTensor."""
 
     def __call__(self, image: Picture, rng: Rng | None = None) -> Array:
         if image.dtype != np.uint8 or image.ndim != 3:

@@ -22,13 +22,19 @@ from . import scores
 from .control import randomised, untrained
 from .deconvnet import deconvnet
 from .deletion import Areas, deletion, insertion, unit_areas
-from .family import FAMILY, Method
+from .family import Method, family
 from .observe import last_stage, one_input, probabilities, stages
 from .patches import Window, cut, seen, window
 from .units import record
 
 LAYERS = 5
 """At most so many layers are shown unless some are named."""
+STEPS = 16
+"""Of deletion and insertion, at cosine spacing. Of three photos, five maps each, boxed network, the areas differ from those
+of 192 steps by 0.002 and 0.003 (at most 0.009); of 32 even steps, by 0.003 and 0.003 (at most 0.016)."""
+METHODS = family(steps=25)
+"""25 steps of integrated gradients: of four photos, the ranks of the map correlate 0.995 with those of 400 steps, structural
+similarity 0.999; with 50 steps 0.998 and 1.000."""
 
 
 class Control(NamedTuple):
@@ -148,14 +154,14 @@ def controls_of(model: Layer, seed: int = 0) -> list[Control]:
 
 def explain(
     model: Layer, x: Array, target: int | None = None, *, layers: Sequence[str] | None = None, units: int = 3,
-    mask: Array | None = None, controls: Sequence[Control] | None = None, methods: Sequence[Method] = FAMILY, steps: int = 32,
+    mask: Array | None = None, controls: Sequence[Control] | None = None, methods: Sequence[Method] = METHODS, steps: int = STEPS,
 ) -> Explanation:
     """The strongest units of each layer and the family of class maps for one photo, each with its control and its figures.
 
     x: one input (C, H, W), or a batch of one. target: a class (default: what the model says). layers: names, or "name:channel"
     for one unit; default: the rectified maps of at most LAYERS convolutions, evenly chosen. units: how many a layer. mask:
     (H, W), true where the object is. controls: what controls_of gave (default: by seed 0). steps: of deletion and insertion
-    (of a unit's: a quarter as many).
+    (of a unit's: half as many).
     Raises ArgumentError that lists the nearest names for a layer, channel or class that is not there.
     """
     x = one_input("explain", x)
@@ -173,13 +179,13 @@ def explain(
     asked = [m for m in methods if cam is not None or m.name not in ("Grad-CAM", "occlusion")]
     mask = None if mask is None else to_host(mask).astype(bool)
     shown = {
-        layer: _units(model, _below(model, layer, controls), x, layer, channels, units, mask, max(1, steps // 4))
+        layer: _units(model, _below(model, layer, controls), x, layer, channels, units, mask, max(1, steps // 2))
         for layer, channels in wanted.items()
     }
+    maps, random_order = _maps(model, controls, x, int(target), asked, cam, mask, steps)
     reason = untrained(model)
     return Explanation(
-        to_host(x)[0], int(target), p, shown, [_map(model, controls, x, int(target), m, cam, mask, steps) for m in asked], cam,
-        _areas(model, x, array_module(x).asarray(np.random.default_rng(0).random((1, *x.shape[2:]))), int(target), steps), mask,
+        to_host(x)[0], int(target), p, shown, maps, cam, random_order, mask,
         None if mask is None else (scores.chance(mask), scores.chance(mask)),
         None if mask is None else _inside(scores.centre_guess(*mask.shape), mask),
         None if reason is None else f"the model looks untrained: {reason}; what is shown was not learned",
@@ -255,28 +261,30 @@ def _units(
     return found
 
 
-def _map(
-    model: Layer, controls: Sequence[Control], x: Array, target: int, method: Method, cam: str | None, mask: np.ndarray | None,
-    steps: int,
-) -> ClassMap:
-    classes = array_module(x).asarray(np.array([target]))
-    attribution = method.ask(model, x, classes, cam or "")
-    maps = method.importance(attribution)
-    true, importance = to_host(attribution)[0], to_host(maps)[0]
-    likeness = []
-    for control in controls:
-        other = to_host(method.ask(control.model, x, classes, cam or ""))[0]
-        likeness.append(Likeness(control.down_to, other, scores.rank_correlation(true, other), scores.ssim(true, other)))
-    pointing, energy = (None, None) if mask is None else _inside(importance, mask)
-    return ClassMap(
-        method.name, method.signed, true, importance, likeness, *_areas(model, x, maps, target, steps), pointing, energy
-    )
-
-
-def _areas(model: Layer, x: Array, maps: Array, target: int, steps: int) -> tuple[float, float]:
-    """Deletion's and insertion's."""
-    gone, come = (f(model, x, maps, target, steps=steps).area[0] for f in (deletion, insertion))
-    return float(gone), float(come)
+def _maps(
+    model: Layer, controls: Sequence[Control], x: Array, target: int, methods: Sequence[Method], cam: str | None,
+    mask: np.ndarray | None, steps: int,
+) -> tuple[list[ClassMap], tuple[float, float]]:
+    """Each method's, and deletion and insertion in random order."""
+    xp, classes = array_module(x), array_module(x).asarray(np.array([target]))
+    attributions = [method.ask(model, x, classes, cam or "") for method in methods]
+    maps = [method.importance(attribution) for method, attribution in zip(methods, attributions, strict=True)]
+    random = xp.asarray(np.random.default_rng(0).random((1, *x.shape[2:])))
+    orders = xp.concatenate([*(m.astype("float64") for m in maps), random])
+    gone, come = (f(model, x, orders, target, steps=steps, spacing="cosine").area.tolist() for f in (deletion, insertion))
+    *areas, random_order = zip(gone, come, strict=True)
+    found = []
+    for method, attribution, map, (deleted, inserted) in zip(methods, attributions, maps, areas, strict=True):
+        true, importance = to_host(attribution)[0], to_host(map)[0]
+        likeness = []
+        for control in controls:
+            other = to_host(method.ask(control.model, x, classes, cam or ""))[0]
+            likeness.append(Likeness(control.down_to, other, scores.rank_correlation(true, other), scores.ssim(true, other)))
+        pointing, energy = (None, None) if mask is None else _inside(importance, mask)
+        found.append(
+            ClassMap(method.name, method.signed, true, importance, likeness, deleted, inserted, pointing, energy)
+        )
+    return found, random_order
 
 
 def _inside(importance: np.ndarray, mask: np.ndarray) -> tuple[float, float]:

@@ -59,17 +59,24 @@ def _occlusion(model: Layer, x: Array, target: Array, layer: str) -> Array:
     return array_module(x).asarray(np.stack(maps)[:, None].astype(str(x.dtype)))
 
 
-FAMILY = (
-    Method("saliency", False, _asked(saliency)),
-    Method("input × gradient", True, _asked(input_x_gradient)),
-    Method("integrated gradients", True, _asked(integrated_gradients)),
-    Method("SmoothGrad", False, _asked(smoothgrad)),
-    Method("Grad-CAM", True, _grad_cam),
-    Method("occlusion", True, _occlusion),
-    Method("guided backprop", False, _asked(guided_backprop)),
-    Method("deconvnet", False, _deconvnet),
-)
-"""Every method that `tinynet explain` shows, those that pass the test of redrawn weights (Adebayo et al. 2018) first."""
+def family(steps: int = 50, samples: int = 25) -> tuple[Method, ...]:
+    """Every method that `tinynet explain` shows, those that pass the test of redrawn weights (Adebayo et al. 2018) first.
+
+    steps: of integrated gradients. samples: of SmoothGrad.
+    """
+    return (
+        Method("saliency", False, _asked(saliency)),
+        Method("input × gradient", True, _asked(input_x_gradient)),
+        Method("integrated gradients", True, _asked(lambda model: integrated_gradients(model, steps))),
+        Method("SmoothGrad", False, _asked(lambda model: smoothgrad(model, samples))),
+        Method("Grad-CAM", True, _grad_cam),
+        Method("occlusion", True, _occlusion),
+        Method("guided backprop", False, _asked(guided_backprop)),
+        Method("deconvnet", False, _deconvnet),
+    )
+
+
+FAMILY = family()
 
 
 class Located(NamedTuple):
@@ -134,4 +141,4 @@ def localisation_table(rows: Sequence[Located]) -> str:
     return "\n".join([head, *lines])
 
 
-__all__ = ["FAMILY", "Located", "Method", "localisation", "localisation_table"]
+__all__ = ["FAMILY", "Located", "Method", "family", "localisation", "localisation_table"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,10 @@ from ..nn.activation import _Rectifier
 from ..nn.containers import Container
 from ..nn.conv import _Conv
 from ..nn.norm import _BatchNorm
+
+
+class Reached(Exception):
+    """What a watch raises where nothing that comes after is wanted."""
 
 
 class Observed(NamedTuple):
@@ -55,6 +60,28 @@ def observe(model: Layer, x: Array, layers: Sequence[str], shards: Shards | None
         xp.concatenate([part.output for part in parts]),
         {layer: xp.concatenate([part.layers[layer] for part in parts]) for layer in layers},
     )
+
+
+def up_to(model: Layer, x: Array, layer: str, shards: Shards | None = None) -> Array:
+    """What the layer gives for x (N, …), as observe does; what comes after it is not computed."""
+    model.layer(layer)
+
+    def run(part: Array) -> Array:
+        found: list[Array] = []
+
+        def watch(path: str, _: Layer, y: Array) -> None:
+            if path == layer:
+                found.append(y)
+                raise Reached
+
+        with suppress(Reached):
+            model.infer(part, watch)
+        if not found:
+            raise ArgumentError(f"layer {layer!r} has no output of its own; name a layer or a named container")
+        return found[0]
+
+    parts = [run(x)] if shards is None else shards.apply(run, x)
+    return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
 
 
 def probabilities(logits: Array) -> np.ndarray:
@@ -145,5 +172,6 @@ def _leaves(model: Layer) -> Iterable[tuple[str, Layer]]:
 
 
 __all__ = [
-    "Observed", "beside_model", "features", "last_stage", "observe", "one_input", "probabilities", "stages", "unit_each",
+    "Observed", "Reached", "beside_model", "features", "last_stage", "observe", "one_input", "probabilities", "stages",
+    "unit_each", "up_to",
 ]

@@ -143,12 +143,12 @@ def occlusion(
         """Logits (B, classes) and the map's sum (B,) with the square at each of these places."""
         sums: list[Array] = []
 
-        def look(path: str, state: touched.State) -> None:
-            if path == layer and not sums:
+        def see(state: touched.State) -> None:
+            if not sums:
                 sums.append(state.total(channel) if isinstance(state, touched.Touched) else _total(state[:, channel]))
 
         square = xp.repeat(colour[None], len(part), axis=0)
-        output = touched.run(model, touched.Touched(x, square, part), clean, look)
+        output = touched.run(model, touched.Touched(x, square, part), clean, touched.Look(layer, see))
         return to_host(output), to_host(sums[0])
 
     first = covered(places[:1])                                 # and what the layers give without a square

@@ -40,7 +40,7 @@ def magnitude(values: Array, percentile: float = PERCENTILE) -> float:
 
 def photo(x: Array, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> Picture:
     """A normalised input (3, H, W) as the photo that it was: x · std + mean, on the scale 0 … 1."""
-    values = _host(x, 3) * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1))
+    values = _host(x, 3) * np.reshape(std, (-1, 1, 1)) + np.reshape(mean, (-1, 1, 1))
     return (255 * np.clip(values, 0, 1)).round().astype(np.uint8).transpose(1, 2, 0)
 
 
@@ -139,6 +139,8 @@ def sheet(
 
 def _host(values: Array, axes: int) -> np.ndarray:
     values = np.asarray(to_host(values), dtype=np.float64)
+    if values.ndim == axes == 3 and len(values) == 1:           # grey, shown as it is
+        values = values.repeat(3, axis=0)
     if values.ndim != axes or (axes == 3 and len(values) != 3):
         raise ShapeError(f"expected a picture of shape {'(3, H, W)' if axes == 3 else '(H, W)'}, got {values.shape}")
     return values

@@ -73,18 +73,20 @@ def blur(x: Array, sigma: float, radius: int | None = None, pad: bool = True) ->
     radius = ceil(3 * sigma) if radius is None else radius
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2) if sigma > 0 else np.ones(1)
     radius, weights = len(weights) // 2, weights / weights.sum()
-    for axis in (-2, -1):
-        if pad:
-            wide = [(0, 0)] * x.ndim
-            wide[axis] = (radius, radius)
-            x = xp.pad(x, wide, mode="edge")
-        size = x.shape[axis] - 2 * radius
-        parts = [x[(..., slice(i, i + size), *[slice(None)] * (-1 - axis))] for i in range(2 * radius + 1)]
-        total = xp.zeros_like(parts[0])
-        for weight, part in zip(weights, parts, strict=True):
-            total += x.dtype.type(weight) * part
-        x = total
-    return x
+    # A matrix for each axis: even of many weights, two products cost less than as many sums.
+    rows, columns = (xp.asarray(_banded(size, weights, pad).astype(str(x.dtype))) for size in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def _banded(size: int, weights: np.ndarray, pad: bool) -> np.ndarray:
+    """The matrix that puts the window of weights over each cell of a line: (size, size), or only where it fits."""
+    radius, middle = len(weights) // 2, np.arange(size)
+    if not pad:
+        middle = middle[radius : size - radius]
+    cells = np.clip(middle[:, None] + np.arange(-radius, radius + 1), 0, size - 1)
+    matrix = np.zeros((len(middle), size))
+    np.add.at(matrix, (np.arange(len(middle))[:, None], cells), np.broadcast_to(weights, cells.shape))
+    return matrix
 
 
 # Where a map lies.

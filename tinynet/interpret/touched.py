@@ -44,6 +44,8 @@ class Touched(NamedTuple):
     def whole(self) -> Array:
         """The maps (B, C, H, W)."""
         height, width = self.clean.shape[2:]
+        if tuple(self.block.shape[2:]) == (height, width):
+            return self.block
         return self.cut(np.zeros_like(self.starts), (height, width), 0.0)
 
     def cut(self, starts: np.ndarray, size: tuple[int, int], outside: float) -> Array:
@@ -55,6 +57,11 @@ class Touched(NamedTuple):
             _paste(parts[i], self.block[i], y - top, x - left, h, w)
         return parts
 
+    def map(self, channel: int) -> Array:
+        """(B, H, W): one map, whole."""
+        one = slice(channel, channel + 1)
+        return Touched(self.clean[:, one], self.block[:, one], self.starts).whole()[:, 0]
+
     def total(self, channel: int) -> Array:
         """(B,): the sum over one map."""
         xp, (h, w), clean = array_module(self.block), self.block.shape[2:], self.clean[0, channel]
@@ -65,8 +72,13 @@ class Touched(NamedTuple):
 
 State = Touched | Array
 """Touched maps, or the maps (B, …) as a whole."""
-Look = Callable[[str, State], None]
-"""look(path, state) is called with every named layer's output."""
+
+
+class Look(NamedTuple):
+    """see(state) is called with what the layer of that path gives; what it raises ends the run."""
+
+    path: str
+    see: Callable[[State], None]
 
 
 def run(model: Layer, state: State, clean: dict[str, Array], look: Look) -> Array:
@@ -75,14 +87,21 @@ def run(model: Layer, state: State, clean: dict[str, Array], look: Look) -> Arra
     clean: what the layers give without the change; empty before the first call, which fills it, and the same for every further
     one with the same photo.
     """
-    return _whole(_through(model, state, clean, look, "", ""))
+    return _whole(_through(model, _unless_most(state), clean, look, "", ""))
 
 
 def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, path: str, key: str) -> State:
     """The state behind a layer. key: like the path, but with the names that do not show."""
     if isinstance(layer, nn.Sequential):
-        for name, child in layer.named_children():
-            state = _child(name, child, state, clean, look, path, key)
+        children = list(layer.named_children())
+        while children:
+            (name, child), *children = children
+            both = None
+            if children and not isinstance(state, Touched) and join(path, name) != look.path:
+                both = child.fused(children[0][1])              # two layers at once, as Sequential does
+            if both is not None:
+                (name, child), *children = children
+            state = _child(name, child, state, clean, look, path, key, both)
         return state
     if isinstance(layer, (nn.Concat, nn.Residual)):
         branches = [_child(name, child, state, clean, look, path, key) for name, child in layer.named_children()]
@@ -102,11 +121,19 @@ def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, pa
     return _windowed(layer, windows, state, after)
 
 
-def _child(name: str, child: Layer, state: State, clean: dict[str, Array], look: Look, path: str, key: str) -> State:
+def _child(
+    name: str, child: Layer, state: State, clean: dict[str, Array], look: Look, path: str, key: str,
+    instead: Callable[[Array], Array] | None = None,
+) -> State:
     here = path if name.startswith("_") else join(path, name)
-    state = _through(child, state, clean, look, here, join(key, name))
-    if not name.startswith("_"):
-        look(here, state)
+    state = _through(child, state, clean, look, here, join(key, name)) if instead is None else instead(state)
+    if here == look.path and not name.startswith("_"):
+        look.see(state)
+    return _unless_most(state)
+
+
+def _unless_most(state: State) -> State:
+    """The maps as a whole where most of them is touched."""
     if isinstance(state, Touched):
         (height, width), (h, w) = state.clean.shape[2:], state.block.shape[2:]
         if h * w > _MOST * height * width:

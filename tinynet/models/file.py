@@ -16,10 +16,11 @@ import numpy as np
 
 from ..backend import to_host
 from ..data.preprocessing import Preprocessing
-from ..errors import FileError, TinynetError
+from ..errors import ArgumentError, FileError, TinynetError
 from ..files import write_safetensors
 from ..nn import Layer, init
-from .registry import create
+from .registry import create, names
+from .structure import build, structure
 
 _KEY = "tinynet.model"
 
@@ -29,7 +30,7 @@ class TrainedModel(NamedTuple):
 
     model: Layer
     name: str
-    """What `create` calls it."""
+    """What `create` calls it; or any other, of a network that is built of the layers of tinynet.nn."""
     arguments: dict[str, Any]
     classes: list[str]
     preprocessing: Preprocessing
@@ -39,13 +40,22 @@ class TrainedModel(NamedTuple):
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Write the file, whole or not at all. half: the weights as float16, rounded.
 
-        Raises FileError (a full disk, no permission).
+        A network that `create` does not build like this is described layer by layer. Raises FileError (a full disk, no
+        permission), and ArgumentError for a network that load_model could not build again; nothing is written then.
         """
-        record = {
+        record: dict[str, Any] = {
             "model": self.name, "arguments": self.arguments, "classes": self.classes,
             "preprocessing": self.preprocessing.to_dict(), "notes": self.notes,
         }
         state = {name: to_host(x) for name, x in self.model.state_dict().items()}
+        if not _creates(self, state):
+            try:
+                record["structure"] = structure(self.model)
+            except ArgumentError as error:
+                raise ArgumentError(
+                    f"{path}: {self.name} is no network of tinynet models, and cannot be described ({error}); save its weights "
+                    "alone, with tinynet.models.Weights(model.state_dict(), path).save(path), or register its builder"
+                ) from None
         if half:
             state = {name: x.astype(np.float16) if x.dtype.kind == "f" else x for name, x in state.items()}
         write_safetensors(path, state, {_KEY: json.dumps({**record, "crc32": _checksum(record, state)})})
@@ -66,11 +76,25 @@ def trained_model(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
             raise FileError("its checksum is another")
         name, arguments, classes = str(record["model"]), dict(record["arguments"]), [str(c) for c in record["classes"]]
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
-        model = create(name, rng=init.no_draws, **arguments)
+        described = record.get("structure")
+        model = create(name, rng=init.no_draws, **arguments) if described is None else build(described)
         model.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, MemoryError, TinynetError) as error:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError, TinynetError,
+    ) as error:
         raise FileError(f"{path}: a damaged or foreign model file ({error})") from None
     return TrainedModel(model, name, arguments, classes, preprocessing, dict(record.get("notes") or {}))
+
+
+def _creates(trained: TrainedModel, state: Mapping[str, np.ndarray]) -> bool:
+    """Whether `create` builds a network with these names and shapes."""
+    if trained.name not in names():
+        return False
+    try:
+        made = create(trained.name, rng=init.no_draws, **trained.arguments).state_dict()
+    except (TypeError, ValueError, TinynetError):
+        return False
+    return {n: x.shape for n, x in made.items()} == {n: x.shape for n, x in state.items()}
 
 
 def _checksum(record: Mapping[str, Any], tensors: Mapping[str, Any]) -> int:

@@ -151,6 +151,7 @@ def weights_into(weights: Weights, model: str | Layer, strict: bool = True) -> T
     check_finite(weights.path, state)
     count = _classes(network)
     known: Sequence[str] = imagenet_classes() if count == 1000 else CIFAR10 if count == 10 and name.startswith("cifar") else ()
+    known = known or (tuple("0123456789") if count == 10 and name == "lenet5" else ())
     classes = list(known) or [f"class {i}" for i in range(count)]
     return TrainedModel(network, name, arguments, classes, preprocessing or IMAGENET, {"source": weights.path.name})
 
@@ -166,9 +167,11 @@ def convert(
     """
     target = Path(target)
     found = load(source, model, key=key)
-    if isinstance(found, TrainedModel) and found.name not in names():     # of ONNX: create cannot build it, its weights remain
-        found = Weights(found.model.state_dict(), Path(source))
-    if isinstance(found, Weights) and len(recognise(found)) == 1:
+    if isinstance(found, TrainedModel) and found.name not in names():     # of ONNX: what it is, and what it was made for
+        alone = Weights(found.model.state_dict(), Path(source))
+        if len(recognise(alone)) == 1:
+            found = trained(alone)._replace(classes=found.classes, preprocessing=found.preprocessing)
+    elif isinstance(found, Weights) and len(recognise(found)) == 1:
         found = trained(found)
     if isinstance(found, TrainedModel) and target.suffix == ".safetensors":
         found.save(target, half=half)

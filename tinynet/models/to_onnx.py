@@ -38,7 +38,7 @@ def to_onnx(model: Layer | TrainedModel, path: str | os.PathLike[str], input_siz
     record: dict[str, Any] = {}
     if isinstance(model, TrainedModel):
         crop = model.preprocessing.crop
-        input_size = input_size or (3, crop, crop)
+        input_size = input_size or (model.preprocessing.channels, crop, crop)
         record = {
             "name": model.name, "classes": model.classes, "preprocessing": model.preprocessing.to_dict(), "notes": model.notes,
         }

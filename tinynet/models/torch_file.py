@@ -72,6 +72,8 @@ def _from_archive(path: Path, take: Callable[[Any], T]) -> T:
 def _from_stream(path: Path, take: Callable[[Any], T]) -> T:
     """The older format: a number, a version, the writer's sizes, the value, the storages' keys, then the storages."""
     content = path.read_bytes()
+    if content[257:262] == b"ustar":
+        raise FileError(f"{path}: a tar archive, as PyTorch before 0.1.10 wrote; save it again with a newer one")
     if not content.startswith(b"\x80"):                         # as every pickle of torch.save's begins
         raise FileError(f"{path}: damaged, or neither safetensors, .npz, nor what torch.save wrote")
     file, what = BytesIO(content), str(path)
@@ -82,18 +84,29 @@ def _from_stream(path: Path, take: Callable[[Any], T]) -> T:
         raise FileError(f"{path}: damaged, or written on a machine of another byte order")
     storages: dict[str, Storage] = {}
     counts: dict[str, int] = {}
+    parts: dict[tuple[str, str, int, int], Storage] = {}
     bodies: dict[str, memoryview] = {}
 
     def storage(identity: Any) -> Storage:
         kind, name, key, _, count, view = identity
         code = storage_code(name)
-        if kind != "storage" or not isinstance(key, str) or not isinstance(count, int) or count < 0 or view is not None:
-            raise ValueError("a persistent id that is no whole storage")
+        if kind != "storage" or not isinstance(key, str) or not isinstance(count, int) or count < 0:
+            raise ValueError("a persistent id that is no storage")
         if key not in storages:
             storages[key], counts[key] = Storage(count * item_size(code), code, lambda: bodies[key]), count
         if storages[key].code != code or counts[key] != count:
             raise ValueError(f"storage {key} is described in two ways")
-        return storages[key]
+        return storages[key] if view is None else part(key, code, count, *view)
+
+    def part(key: str, code: str, count: int, name: Any, offset: Any, size: Any) -> Storage:
+        """A storage inside another one, as PyTorch before 0.4 had them: (its own key, first number, how many)."""
+        if not isinstance(name, str) or not all(isinstance(n, int) and n >= 0 for n in (offset, size)) or offset + size > count:
+            raise ValueError(f"a part of storage {key} that lies outside it")
+        begin, end = offset * item_size(code), (offset + size) * item_size(code)
+        mark = (key, name, offset, size)
+        if mark not in parts:
+            parts[mark] = Storage(end - begin, code, lambda: bodies[key][begin:end])
+        return parts[mark]
 
     value = read_pickle(file, Rebuilder(what, max(FREE_SIZE, SHARING * len(content))).known, what, storage)
     keys = read_pickle(file, {}, what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from ..data.preprocessing import Preprocessing
 from ..errors import ArgumentError
 from ..files import write_text
 from ..functional import group_logsumexp
-from ..models import TrainedModel, create
+from ..models import TrainedModel, create, names, with_classes
 from ..nn import CrossEntropyLoss, Layer, Sequential, split, summary
 from ..optim import AdamW, OneCycleLR
 from .callbacks import Callback
@@ -150,7 +151,11 @@ def train_classifier(
         classes = list(photos.unions)
         groups = [[train.classes.index(kind) for kind in kinds] for kinds in photos.unions.values()]
         arguments["groups"] = groups
-    whole = create(recipe.model, rng=np.random.default_rng(seed), **arguments)
+    rng = np.random.default_rng(seed)
+    if start is not None and recipe.model not in names():       # of ONNX, say: its own layers, with another end
+        whole, arguments = copy.deepcopy(with_classes(start.model, len(classes), rng)), {}
+    else:
+        whole = create(recipe.model, rng=rng, **arguments)
     assert isinstance(whole, Sequential)
     if start is not None:
         take_over(start, whole)
@@ -162,7 +167,7 @@ def train_classifier(
         raise ArgumentError(f"nothing is left to train with {freeze!r} and all before it frozen")
     epochs = recipe.epochs if epochs is None else epochs
     crop, to_input = recipe.preprocessing.crop, recipe.preprocessing.to_input()
-    table = summary(model, (3, crop, crop))
+    table = summary(model, (recipe.preprocessing.channels, crop, crop))
     say(
         f"{recipe.model}: {table.parameters:,} parameters, {table.multiply_adds / 1e6:,.1f} million multiply-adds a photo "
         f"of {crop}×{crop}; {epochs} epochs on {len(train):,} photos, learning rate up to {recipe.lr:g}, seed {seed}"
