@@ -1,7 +1,7 @@
 """Zeros in the place of some numbers: what is below zero (ReLU), and where a gradient does not pass.
 
-On a CPU, NumPy's maximum of an array and one number goes number by number, that of two arrays sixteen at a time; and a choice between
-two numbers is a branch that nobody can foretell, ten times as long as masking their bits. Both go in blocks that stay in cache.
+On a CPU, NumPy's maximum of an array and one number goes number by number, that of two arrays in vectors; and a choice between
+two numbers is a branch that nobody can foretell, which takes ten times as long as masking their bits.
 """
 
 from __future__ import annotations
