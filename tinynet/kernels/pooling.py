@@ -54,8 +54,8 @@ def _in_blocks(combine: Any, padded: np.ndarray, geometry: Geometry) -> np.ndarr
 
     Along an axis whose cells are long pieces, such as rows, only those that a window begins with are combined. Where the pieces
     are short, down to single numbers, the block is one long line instead: all its numbers are combined with those some steps
-    further on, those across the end of a row or plane among them, and what is wanted is picked at the end. That is more arithmetic, but
-    in runs of thousands, where short pieces and strides go number by number.
+    further on, those across the end of a row or plane among them, and what is wanted is picked at the end. That is more
+    arithmetic, but in runs of thousands, where short pieces and strides go number by number.
     """
     planes = np.ascontiguousarray(padded).reshape(-1, *geometry.padded)
     y = np.empty((len(planes), *geometry.out), padded.dtype)
