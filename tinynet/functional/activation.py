@@ -6,22 +6,22 @@ A gradient takes what is cheapest to keep: the output where that tells enough (r
 from __future__ import annotations
 
 from ..backend import Array
-from ..kernels.masking import keep_where
+from ..kernels.masking import keep_positive, rectify
 from ._check import check_floats, same_shape
 
 
 def relu(input: Array, inplace: bool = False) -> Array:
     """max(x, 0), elementwise; NaN stays NaN. inplace: write into input."""
-    xp = check_floats("relu", input=input)
-    return xp.maximum(input, 0, out=input if inplace else None)
+    check_floats("relu", input=input)
+    return rectify(input, out=input if inplace else None)
 
 
 def relu_input_gradient(dy: Array, output: Array) -> Array:
     """∂ℓ/∂x for relu: dy where y > 0, otherwise 0 (at x = 0 too, as PyTorch). dy, output: one shape."""
     check_floats("relu_input_gradient", dy=dy, output=output)
     same_shape("relu_input_gradient", output=output, dy=dy)
-    # Not dy · [y > 0]: an infinite dy times 0 would be NaN. And ~(y <= 0): a NaN lets the signal through, as in PyTorch.
-    return keep_where(~(output <= 0), dy)
+    # Not dy · [y > 0]: an infinite dy times 0 would be NaN. And not y <= 0: a NaN lets the signal through, as in PyTorch.
+    return keep_positive(dy, output)
 
 
 def relu6(input: Array, inplace: bool = False) -> Array:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..backend import Array, array_module
 from . import im2col
 from .geometry import Geometry, pad_cells
+from .masking import rectify
 from .scratch import scratch
 from .tiles import tiles
 
@@ -50,7 +51,7 @@ def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, groups: 
         if bias is not None:
             total += bias.reshape(c, f, *[1] * len(geometry.out))[channels]
         if relu:
-            xp.maximum(total, 0, out=total)
+            rectify(total, out=total)
     return y.reshape(n, c * f, *geometry.out)
 
 

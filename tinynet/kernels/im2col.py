@@ -15,6 +15,7 @@ from math import prod
 
 from ..backend import Array, array_module
 from .geometry import Geometry, pad_cells, windows
+from .masking import rectify
 from .scratch import scratch
 from .tiles import WORKSPACE, Tile, tiles
 
@@ -37,7 +38,7 @@ def forward(
         target = y[images, :, rows]
         xp.add(result, shift, out=target)                                   # while the tile is in cache
         if relu:
-            xp.maximum(target, 0, out=target)
+            rectify(target, out=target)
     return y
 
 

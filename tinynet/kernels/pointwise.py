@@ -7,6 +7,7 @@ from math import prod
 from ..backend import Array, array_module
 from . import im2col
 from .geometry import Geometry
+from .masking import rectify
 
 _LONG = 256
 """Positions of one image from which on its product is worth a call of its own in the weight gradient."""
@@ -24,7 +25,7 @@ def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, groups: 
     y = xp.matmul(w.reshape(groups, o // groups, -1), columns).reshape(x.shape[0], o, *geometry.out)
     if bias is not None:
         y += bias.reshape(-1, *[1] * len(geometry.out))
-    return xp.maximum(y, 0, out=y) if relu else y
+    return rectify(y, out=y) if relu else y
 
 
 def input_gradient(dy: Array, w: Array, geometry: Geometry, groups: int) -> Array:

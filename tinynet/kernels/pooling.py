@@ -1,4 +1,4 @@
-"""The maxima of all windows, one axis after the other, and where they stand.
+"""The maxima and the sums of all windows, one axis after the other, and where the maxima stand.
 
 Axis by axis a window of kh · kw cells takes kh + kw comparisons. Where a maximum stands is carried along in small integers, by
 arithmetic alone: a branch for every cell, which nobody can foretell, would cost ten times as much.
@@ -6,22 +6,95 @@ arithmetic alone: a branch for every cell, which nobody can foretell, would cost
 
 from __future__ import annotations
 
+import sys
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from ..backend import Array, array_module
 from .geometry import Geometry
+from .scratch import scratch
+from .tiles import tiles
+
+_BLOCK = 1 << 20
+"""Bytes of input that are pooled at a time, so that what arises on the way stays in cache."""
+_SWITCHES = 1 << 20
+"""The same with switches, for which more arises."""
+_LONG = 64
+"""Numbers in one piece from which on a step over every second piece takes less time than one over all of them."""
 
 
 def maxima(padded: Array, geometry: Geometry) -> Array:
     """The maximum of every window. padded: (N, C, *padded size). Returns (N, C, *out). A NaN is larger than everything."""
+    return _combined(array_module(padded).maximum, padded, geometry)
+
+
+def sums(padded: Array, geometry: Geometry) -> Array:
+    """The sum of every window. padded: (N, C, *padded size). Returns (N, C, *out)."""
+    return _combined(array_module(padded).add, padded, geometry)
+
+
+def _combined(combine: Any, padded: Array, geometry: Geometry) -> Array:
+    """The cells of every window, combined along one axis after the other, the rows first, which lie in one piece."""
     xp, y = array_module(padded), padded
-    for axis in range(len(geometry.kernel)):                                # the rows first, which lie in one piece
-        part = _along(y, axis, geometry)
-        y = xp.maximum(part[0], part[1]) if len(part) > 1 else part[0].copy()
-        for other in part[2:]:
-            xp.maximum(y, other, out=y)
+    if xp is np and padded.size:
+        with np.errstate(over="ignore", invalid="ignore"):                  # of numbers that no window holds together
+            return _in_blocks(combine, padded, geometry)
+    for axis in range(len(geometry.kernel)):
+        first, *others = _along(y, axis, geometry)
+        y = first.copy()
+        for other in others:
+            combine(y, other, out=y)
     return y
+
+
+def _in_blocks(combine: Any, padded: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """_combined, a few planes at a time.
+
+    Along an axis whose cells are long pieces, such as rows, only those that a window begins with are combined. Where the pieces
+    are short, down to single numbers, the block is one long line instead: all its numbers are combined with those some steps
+    further on, those across the end of a row or plane among them, and what is wanted is picked at the end. That is more
+    arithmetic, but in runs of thousands, where short pieces and strides go number by number.
+    """
+    planes = np.ascontiguousarray(padded).reshape(-1, *geometry.padded)
+    y = np.empty((len(planes), *geometry.out), padded.dtype)
+    at_once = max(1, _BLOCK // (prod(geometry.padded) * padded.dtype.itemsize))
+    for begin in range(0, len(planes), at_once):
+        part = planes[begin : begin + at_once]
+        picked: list[slice] = [slice(None)]
+        for axis, (k, s, d, count) in enumerate(
+            zip(geometry.kernel, geometry.stride, geometry.dilation, geometry.out, strict=True)
+        ):
+            inner, place = prod(part.shape[2 + axis :]), f"pool {axis}"
+            seen = slice(0, (count - 1) * s + 1, s)
+            if k > 1 and inner >= _LONG:
+                before = (slice(None),) * (1 + axis)
+                steps = [part[(*before, slice(i * d, i * d + seen.stop, s))] for i in range(k)]
+                result = whole = scratch(np, place, steps[0].shape, part.dtype)
+                seen = slice(None)
+            elif k > 1:
+                line, reach = part.reshape(-1), (k - 1) * d * inner
+                steps = [line[i * d * inner : line.size - reach + i * d * inner] for i in range(k)]
+                whole = scratch(np, place, part.shape, part.dtype)          # its last numbers, of no window, are undefined
+                result = whole.reshape(-1)[: line.size - reach]
+            if k > 1:
+                combine(steps[0], steps[1], out=result)
+                for step in steps[2:]:
+                    combine(result, step, out=result)
+                part = whole
+            picked.append(seen)
+        _pick(part, tuple(picked), y[begin : begin + at_once])
+    return y.reshape(*padded.shape[:2], *geometry.out)
+
+
+def _pick(part: np.ndarray, picked: tuple[slice, ...], target: np.ndarray) -> None:
+    """target = part[picked]. Every second float32 is the lower half of every 64-bit integer, which has no stride."""
+    if picked[-1].step == 2 and part.dtype.itemsize == 4 and part.shape[-1] % 2 == 0 and sys.byteorder == "little":
+        pairs = part.view(np.uint64)[(*picked[:-1], slice(target.shape[-1]))]
+        np.copyto(target.view(np.uint32), pairs, casting="unsafe")
+    else:
+        target[...] = part[picked]
 
 
 def maxima_and_switches(padded: Array, geometry: Geometry) -> tuple[Array, Array]:
@@ -29,8 +102,19 @@ def maxima_and_switches(padded: Array, geometry: Geometry) -> tuple[Array, Array
 
     A NaN is no larger than anything: where there are any, the switches are not what is asked for.
     """
-    xp, y = array_module(padded), padded
+    xp = array_module(padded)
     small = xp.int8 if prod(geometry.kernel) <= 127 else xp.int32
+    if xp is not np:
+        return _with_switches(padded, geometry, small)
+    shape = (*padded.shape[:2], *geometry.out)
+    y, switch = np.empty(shape, padded.dtype), np.empty(shape, small)
+    for block in tiles(padded.shape[0], padded.shape[1], prod(geometry.padded) * padded.dtype.itemsize, _SWITCHES):
+        y[block], switch[block] = _with_switches(padded[block], geometry, small)
+    return y, switch
+
+
+def _with_switches(padded: Array, geometry: Geometry, small: Any) -> tuple[Array, Array]:
+    xp, y = array_module(padded), padded
     switch: Any = None
     block = 1                                                               # kernel positions inside one step of this axis
     for axis in reversed(range(len(geometry.kernel))):                      # the last axis first: of equals the first row wins

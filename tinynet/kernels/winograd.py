@@ -31,6 +31,7 @@ import numpy as np
 from ..backend import Array, array_module
 from .filter_cache import FilterCache
 from .geometry import Geometry
+from .masking import rectify
 from .scratch import scratch
 from .tiles import WORKSPACE, tiles
 
@@ -76,7 +77,7 @@ def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, m: int, 
         result = _times("tiles", forms.a, products).reshape(place.shape)
         if relu:
             result += shift                                                 # while the tile is in cache
-            xp.maximum(result, 0, out=place)
+            xp.copyto(place, rectify(result, out=result))
         else:
             xp.add(result, shift, out=place)
         if rows.stop == layout.grid[0]:
