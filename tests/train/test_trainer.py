@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import re
+import weakref
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from tests.checking import Backend
 from tests.train import runs
 from tinynet import nn, optim
+from tinynet.distributed import Shards
 from tinynet.errors import ArgumentError
 from tinynet.train import (
     Callback,
@@ -313,3 +316,19 @@ def test_bad_callbacks_and_an_empty_loader_are_refused():
     with pytest.raises(ArgumentError, match=r"best\.safetensors needs an output folder"):
         runs.trainer().load_best()
     assert runs.trainer(epochs=0).fit() == []
+
+
+def test_the_gradients_of_a_step_are_gone_when_those_of_the_next_are_made():
+    run, before = runs.trainer(), []
+
+    step = Shards.step
+
+    def stepping(self, *given):
+        assert not any(gradient() is not None for gradient in before), "two sets of gradients at once"
+        result = step(self, *given)
+        before[:] = [weakref.ref(gradient) for gradient in result.gradients.values()]
+        return result
+
+    with mock.patch.object(Shards, "step", stepping):
+        run.fit()
+    assert before

@@ -170,6 +170,7 @@ class Trainer:
                     figures = StepFigures(loss, norm, self.right(logits, target), self._queue.last)
                     self._updating = True
                     optimizer.step(gradients, figures.finite)  # nothing changes unless it is; a GPU knows it before the host does
+                    del gradients                               # or they would stand beside those of the next step
                 self._queue.add(figures, x, target)
                 # Now is this step's loss read, or, so that a GPU always has a step to work on, that of the step before.
                 self._queue.settle(self._queue.to_leave(), progress, started)
