@@ -22,16 +22,20 @@ class Group:
     def __init__(self, size: int) -> None:
         self.size = size
         self._barrier = threading.Barrier(size)
-        self._parts: list[Array | None] = [None] * size
+        self._parts: list[list[Array | None]] = [[None] * size, [None] * size]
+        self._calls = [0] * size
 
     def sum(self, rank: int, x: Array) -> Array:
         """Σ of the shards' arrays, added in the order of the shards, so that all get the same bits."""
-        self._parts[rank] = x
+        # Two lists in turn, and one wait: whoever is at the next sum fills the other list, and to the one after that nobody comes
+        # before all are at the next, and so have read this one.
+        parts = self._parts[self._calls[rank] % 2]
+        self._calls[rank] += 1
+        parts[rank] = x
         self._barrier.wait()
-        total = self._parts[0]
-        for part in self._parts[1:]:
+        total = parts[0]
+        for part in parts[1:]:
             total = total + part                                # type: ignore[operator]
-        self._barrier.wait()                                    # nobody puts in the next before all have read
         return total
 
     def abort(self) -> None:
