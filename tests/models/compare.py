@@ -1,4 +1,4 @@
-"""How a network of the zoo and its twin in PyTorch are compared."""
+"""How a network of the zoo and its twin in PyTorch, and what a file gave and what was written, are compared."""
 
 from __future__ import annotations
 
@@ -106,3 +106,13 @@ def compare_maps(model: nn.Layer, module: torch.nn.Module, x: np.ndarray, tolera
         assert got.dtype == x.dtype, path
         assert want.any(), f"{path}: nothing but zeros: nothing is tested"
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max(), err_msg=path)
+
+
+def same(found: Any, expected: dict[str, torch.Tensor]) -> None:
+    """Names in order, shapes, dtypes and bits; half precision is read as float32."""
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        tensor = tensor.detach()
+        x = (tensor.float() if tensor.dtype in (torch.half, torch.bfloat16) else tensor).numpy()
+        assert found[name].dtype == x.dtype and found[name].shape == x.shape, name
+        np.testing.assert_array_equal(found[name], x, err_msg=name)

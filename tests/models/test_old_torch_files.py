@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import tinynet
+from tests.models.compare import same
 from tinynet.errors import FileError
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -82,13 +83,7 @@ def f4(count: int, seed: int = 0) -> np.ndarray:
 def check(path: Path, where: Any = None) -> None:
     expected = torch.load(path, map_location="cpu", weights_only=False)
     expected = expected if where is None else expected[where]
-    found = tinynet.load(path)
-    assert list(found) == list(expected)
-    for name, tensor in expected.items():
-        tensor = tensor.detach()
-        x = (tensor.float() if tensor.dtype in (torch.half, torch.bfloat16) else tensor).numpy()
-        assert found[name].shape == x.shape and found[name].dtype == x.dtype, name
-        np.testing.assert_array_equal(found[name], x, err_msg=name)
+    same(tinynet.load(path), expected)
 
 
 def test_tensors_of_the_first_kind(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tinynet
+from tests.models.compare import same
 from tinynet.errors import ArgumentError, FileError
 from tinynet.models import load_weights
 
@@ -36,15 +37,6 @@ def tensors() -> OrderedDict[str, torch.Tensor]:
         last=torch.zeros(3, 2).to(memory_format=torch.contiguous_format), channels=torch.randn(2, 3, 4, 4).to(
             memory_format=torch.channels_last),
     )  # fmt: skip
-
-
-def same(found: Any, expected: dict[str, torch.Tensor]) -> None:
-    assert list(found) == list(expected)
-    for name, tensor in expected.items():
-        tensor = tensor.detach()
-        x = (tensor.float() if tensor.dtype in (torch.half, torch.bfloat16) else tensor).numpy()
-        assert found[name].dtype == x.dtype and found[name].shape == x.shape, name
-        np.testing.assert_array_equal(found[name], x, err_msg=name)
 
 
 @pytest.mark.parametrize("how", FORMATS, ids=lambda how: "-".join(map(str, how.values())))
