@@ -152,7 +152,7 @@ def test_options_that_do_not_fit_are_refused(backend: Backend, name: str) -> Non
 def test_names_and_defaults_are_pytorchs() -> None:
     import torch
 
-    own = ("dropout_mask", "group_logsumexp", "conv_relu")
+    own = ("dropout_mask", "group_logsumexp", "conv_relu", "conv_gradients")
     ops = [name for name in F.__all__ if not name.endswith("_gradient") and name not in own]
     assert len(ops) == 32
     for name in ops:

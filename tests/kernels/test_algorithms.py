@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from tests.checking import Backend, adjoint, close, values
 from tinynet.errors import ArgumentError
 from tinynet.kernels import correlation, pointwise, winograd
-from tinynet.kernels.correlation import choose, correlate, correlate_input_gradient, correlate_weight_gradient
+from tinynet.kernels.correlation import (
+    choose,
+    correlate,
+    correlate_gradients,
+    correlate_input_gradient,
+    correlate_weight_gradient,
+)
 from tinynet.kernels.filter_cache import FilterCache
 from tinynet.kernels.geometry import Geometry
 
@@ -79,11 +85,14 @@ def test_against_pytorch(backend: Backend, dtype: str, case: dict[str, Any]) -> 
         rectified = correlate(ax, aw, shift, geometry, groups, algorithm, relu=True)
         dx = correlate_input_gradient(ady, aw, geometry, groups, algorithm)
         dw = correlate_weight_gradient(ax, ady, geometry, groups, algorithm)
+        together = correlate_gradients(ax, aw, ady, geometry, groups, algorithm)
     assert tx.grad is not None and tw.grad is not None
     close(backend.host(y), expected.detach().numpy(), dtype, "y", slack)
     close(backend.host(rectified), expected.detach().numpy().clip(0), dtype, "max(y, 0)", slack)
     close(backend.host(dx), tx.grad.numpy(), dtype, "dx", slack)
     close(backend.host(dw), tw.grad.numpy(), dtype, "dw", slack)
+    for alone, both in zip((dx, dw), together, strict=True):
+        assert np.array_equal(backend.host(alone), backend.host(both))
     if dtype == "float64":
         adjoint(backend, y if bias is None else correlate(ax, aw, None, geometry, groups, algorithm), ady, ax, dx)
 

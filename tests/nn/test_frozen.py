@@ -19,12 +19,13 @@ class Spy:
         self.asked: dict[str, set[str]] = {"input_gradient": set(), "parameter_gradients": set()}
         paths = {id(layer): path for path, layer in model.layers() if not isinstance(layer, nn.Container)}
         for kind in {type(layer) for _, layer in model.layers() if not isinstance(layer, nn.Container)}:
-            for name in self.asked:
+            for name in (*self.asked, "gradients"):
                 monkeypatch.setattr(kind, name, self.wrapped(getattr(kind, name), name, paths))
 
     def wrapped(self, method: Any, name: str, paths: dict[int, str]) -> Any:
         def call(layer: nn.Layer, *arguments: Any) -> Any:
-            self.asked[name].add(paths[id(layer)])
+            for asked in self.asked if name == "gradients" else (name,):
+                self.asked[asked].add(paths[id(layer)])
             return method(layer, *arguments)
 
         return call

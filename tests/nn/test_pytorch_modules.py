@@ -61,8 +61,11 @@ def compare(backend: Backend, name: str, sample: Any, train: bool, dtype: str) -
     dy = np.random.default_rng(0).standard_normal(tuple(expected.shape))
     expected.backward(torch.from_numpy(np.asarray(dy.astype(dtype), np.float64)))
     signal = backend.array(np.asarray(dy, dtype))
-    close(backend.host(ours.input_gradient(saved, signal)), tensor.grad.numpy(), dtype, "input gradient")
-    gradients = ours.parameter_gradients(saved, signal)
+    dx, gradients = ours.input_gradient(saved, signal), ours.parameter_gradients(saved, signal)
+    close(backend.host(dx), tensor.grad.numpy(), dtype, "input gradient")
+    dx_too, together = ours.gradients(saved, signal)
+    assert np.array_equal(backend.host(dx_too), backend.host(dx)) and set(together) == set(gradients)
+    assert all(np.array_equal(backend.host(together[key]), backend.host(gradients[key])) for key in gradients)
     assert set(gradients) == {key for key, _ in module.named_parameters()}
     for key, parameter in module.named_parameters():
         close(backend.host(gradients[key]), parameter.grad.numpy(), dtype, f"gradient of {key}")

@@ -36,6 +36,7 @@ from .conv import (
     conv3d_input_gradient,
     conv3d_weight_gradient,
     conv_bias_gradient,
+    conv_gradients,
     conv_relu,
 )
 from .conv_transpose import (
@@ -117,6 +118,7 @@ __all__ = [
     "conv3d_input_gradient",
     "conv3d_weight_gradient",
     "conv_bias_gradient",
+    "conv_gradients",
     "conv_relu",
     "conv_transpose1d",
     "conv_transpose1d_input_gradient",

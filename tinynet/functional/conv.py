@@ -8,7 +8,7 @@ from typing import Any
 from ..backend import Array
 from ..errors import ShapeError
 from ..kernels.correlation import ALGORITHMS as ALGORITHMS
-from ..kernels.correlation import correlate, correlate_input_gradient, correlate_weight_gradient
+from ..kernels.correlation import correlate, correlate_gradients, correlate_input_gradient, correlate_weight_gradient
 from ..kernels.geometry import Geometry
 from ._check import batched, check_floats, check_signal, integer
 from ._geometry import conv_geometry
@@ -117,6 +117,20 @@ def conv3d_weight_gradient(
 ) -> Array:
     """conv2d_weight_gradient with three spatial axes."""
     return _weight_gradient("conv3d_weight_gradient", 3, input, weight_size, dy, stride, padding, dilation, groups, algorithm)
+
+
+def conv_gradients(
+    n: int, input: Array, weight: Array, dy: Array,
+    stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1, *, algorithm: str = "auto",
+) -> tuple[Array, Array]:
+    """(∂ℓ/∂x, ∂ℓ/∂w) with n spatial axes, sharing what they can. Arguments as conv2d_input_gradient, but the input itself."""
+    op = f"conv{n}d_gradients"
+    check_floats(op, input=input, weight=weight, dy=dy)
+    (x, unbatched), (signal, _) = batched(op, "input", input, n), batched(op, "dy", dy, n)
+    geometry = _check(op, n, x.shape, weight.shape, stride, padding, dilation, groups)
+    check_signal(op, signal, (x.shape[0], weight.shape[0], *geometry.out))
+    dx, dw = correlate_gradients(x, weight, signal, geometry, groups, algorithm)
+    return dx[0] if unbatched else dx, dw
 
 
 def conv_bias_gradient(dy: Array, unbatched: bool = False) -> Array:

@@ -31,6 +31,8 @@ class _Algorithm(NamedTuple):
     forward: Callable[[Array, Array, Array | None, Geometry, int, bool], Array]
     input_gradient: Callable[[Array, Array, Geometry, int], Array]
     weight_gradient: Callable[[Array, Array, Geometry, int], Array]
+    gradients: Callable[[Array, Array, Array, Geometry, int], tuple[Array, Array]] | None = None
+    """Both of x, w, dy in one walk; None: one after the other."""
 
 
 def _winograd(m: int) -> _Algorithm:
@@ -38,6 +40,7 @@ def _winograd(m: int) -> _Algorithm:
         lambda x, w, bias, geometry, groups, relu: winograd.forward(x, w, bias, geometry, m, relu),
         lambda dy, w, geometry, groups: winograd.input_gradient(dy, w, geometry, m),
         lambda x, dy, geometry, groups: winograd.weight_gradient(x, dy, geometry, m),
+        lambda x, w, dy, geometry, groups: winograd.gradients(x, w, dy, geometry, m),
     )
 
 
@@ -68,6 +71,16 @@ def correlate_weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: i
     """dW = dY Xᵀ, summed over all positions. x: (N, C, *size), dy: (N, O, *out). Returns (O, C/G, *kernel)."""
     way = _way(algorithm, x, x.shape[1], dy.shape[1], geometry, groups)
     return way.weight_gradient(x, dy, geometry, groups)
+
+
+def correlate_gradients(
+    x: Array, w: Array, dy: Array, geometry: Geometry, groups: int, algorithm: str = "auto"
+) -> tuple[Array, Array]:
+    """(dX, dW): both gradients, which may share work. x: (N, C, *size), w: (O, C/G, *kernel), dy: (N, O, *out)."""
+    way = _way(algorithm, x, x.shape[1], w.shape[0], geometry, groups)
+    if way.gradients is not None:
+        return way.gradients(x, w, dy, geometry, groups)
+    return way.input_gradient(dy, w, geometry, groups), way.weight_gradient(x, dy, geometry, groups)
 
 
 def choose(count: int, channels: int, filters: int, geometry: Geometry, groups: int) -> str:

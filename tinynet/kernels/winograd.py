@@ -87,43 +87,55 @@ def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, m: int, 
 
 def input_gradient(dy: Array, w: Array, geometry: Geometry, m: int) -> Array:
     """dX = Wᵀ dY. dy: (N, O, *out). Returns (N, C, *size)."""
-    xp, (o, c) = array_module(dy), w.shape[:2]
-    u, forms = filters(w, m).swapaxes(1, 2), _forms(xp, m, str(dy.dtype))   # (a², C, O)
-    layout = _Layout.of(geometry, m, dy, c)
-    dx = xp.empty((dy.shape[0], c, *geometry.size), dtype=dy.dtype)
-    for images, rows in layout.parts():
-        if rows.start == 0:
-            signal = layout.framed(dy[images], layout.covered, (0, 0), "signal")
-            target = layout.canvas_for(dx[images], layout.padded, "target")
-            target[...] = 0
-        e = _times("v", forms.a.T, layout.copied(layout.blocks(signal, rows)))  # (a², O·T)
-        products = _times("products", u, e.reshape(len(u), o, -1))          # (a², C, T)
-        layout.add_back(_times("tiles", forms.b.T, products), target, rows)
-        if rows.stop == layout.grid[0]:
-            layout.unframe(target, dx[images], geometry.low)
+    dx: Array = _back(None, w, dy, w.shape[1], geometry, m)[0]
     return dx
 
 
 def weight_gradient(x: Array, dy: Array, geometry: Geometry, m: int) -> Array:
     """dW = dY Xᵀ. x: (N, C, H, W), dy: (N, O, *out). Returns (O, C, 3, 3)."""
-    xp, o, c = array_module(x), dy.shape[1], x.shape[1]
-    forms = _forms(xp, m, str(x.dtype))
-    layout = _Layout.of(geometry, m, x, o)
+    dw: Array = _back(x, None, dy, x.shape[1], geometry, m)[1]
+    return dw
+
+
+def gradients(x: Array, w: Array, dy: Array, geometry: Geometry, m: int) -> tuple[Array, Array]:
+    """(dX, dW) in one walk: dy is cut and transformed once for both."""
+    dx, dw = _back(x, w, dy, x.shape[1], geometry, m)
+    assert dx is not None and dw is not None
+    return dx, dw
+
+
+def _back(x: Array | None, w: Array | None, dy: Array, c: int, geometry: Geometry, m: int) -> tuple[Array | None, Array | None]:
+    """(dX where w is given, dW where x is given). c: channels of x."""
+    xp, o = array_module(dy), dy.shape[1]
+    forms, layout = _forms(xp, m, str(dy.dtype)), _Layout.of(geometry, m, dy, c)
+    u = None if w is None else filters(w, m).swapaxes(1, 2)                 # (a², C, O)
+    dx = None if w is None else xp.empty((dy.shape[0], c, *geometry.size), dtype=dy.dtype)
     du = None
     for images, rows in layout.parts():
         if rows.start == 0:
-            whole = layout.framed(x[images], layout.padded, geometry.low)
             signal = layout.framed(dy[images], layout.covered, (0, 0), "signal")
-        v = _times("v", forms.b, layout.inputs(whole, rows))                # (a², C·T)
-        e = _times("e", forms.a.T, layout.copied(layout.blocks(signal, rows)))  # (a², O·T)
-        v, e = v.reshape(len(v), c, -1), e.reshape(len(e), o, -1)
-        if du is None:
-            du = e @ v.swapaxes(1, 2)                                       # (a², O, C)
-        else:
-            du += _times("products", e, v.swapaxes(1, 2))
-    if du is None:
-        return xp.zeros((o, c, 3, 3), dtype=x.dtype)
-    return (du.reshape(len(du), -1).T @ forms.g).reshape(o, c, 3, 3)
+        e = _times("e", forms.a.T, layout.copied(layout.blocks(signal, rows))).reshape(len(forms.b), o, -1)     # (a², O, T)
+        if dx is not None:
+            if rows.start == 0:
+                target = layout.canvas_for(dx[images], layout.padded, "target")
+                target[...] = 0
+            products = _times("products", u, e)                             # (a², C, T)
+            layout.add_back(_times("tiles", forms.b.T, products), target, rows)
+            if rows.stop == layout.grid[0]:
+                layout.unframe(target, dx[images], geometry.low)
+        if x is not None:
+            if rows.start == 0:
+                whole = layout.framed(x[images], layout.padded, geometry.low)
+            v = _times("v", forms.b, layout.inputs(whole, rows)).reshape(len(forms.b), c, -1)                  # (a², C, T)
+            if du is None:
+                du = e @ v.swapaxes(1, 2)                                   # (a², O, C)
+            else:
+                du += _times("products", e, v.swapaxes(1, 2))
+    if x is None:
+        return dx, None
+    if du is None:                                                          # no images
+        return dx, xp.zeros((o, c, 3, 3), dtype=dy.dtype)
+    return dx, (du.reshape(len(du), -1).T @ forms.g).reshape(o, c, 3, 3)
 
 
 def _times(place: str, matrix: Array, x: Array) -> Array:

@@ -75,10 +75,18 @@ class _Conv(Layer):
         return self._op("_input_gradient")(saved.input.shape, self.weight, dy, **self._windows())
 
     def parameter_gradients(self, saved: Saved, dy: Array) -> dict[str, Array]:
-        gradients = {"weight": self._op("_weight_gradient")(saved.input, self.weight.shape, dy, **self._windows())}
-        if self.bias is not None:
-            gradients["bias"] = F.conv_bias_gradient(dy, unbatched=dy.ndim == self.axes + 1)
-        return gradients
+        return self._with_bias(self._op("_weight_gradient")(saved.input, self.weight.shape, dy, **self._windows()), dy)
+
+    def gradients(self, saved: Saved, dy: Array) -> tuple[Array, dict[str, Array]]:
+        if isinstance(self, _ConvTranspose):
+            return super().gradients(saved, dy)
+        dx, dw = F.conv_gradients(self.axes, saved.input, self.weight, dy, **self._windows())
+        return dx, self._with_bias(dw, dy)
+
+    def _with_bias(self, dw: Array, dy: Array) -> dict[str, Array]:
+        if self.bias is None:
+            return {"weight": dw}
+        return {"weight": dw, "bias": F.conv_bias_gradient(dy, unbatched=dy.ndim == self.axes + 1)}
 
 
 class Conv1d(_Conv):

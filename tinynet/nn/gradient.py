@@ -30,11 +30,14 @@ def backward(
 
     def step(path: str, layer: Layer, kept: Any, signal: Array) -> Any:
         names = wanted[id(layer)]
-        for name, gradient in (layer.parameter_gradients(kept, signal) if names else {}).items():
+        if not names:
+            return None if path in ends else layer.input_gradient(kept, signal)
+        dx, found = (None, layer.parameter_gradients(kept, signal)) if path in ends else layer.gradients(kept, signal)
+        for name, gradient in found.items():
             if name in names:
                 name = join(first_path[id(layer)], name)
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
-        return None if path in ends else layer.input_gradient(kept, signal)
+        return dx
 
     dx = model.reverse(saved, dy, step)
     return (dx if input_gradient else None), gradients

@@ -55,6 +55,11 @@ class Layer:
         """∂ℓ/∂p for each parameter by attribute name; empty for a layer without."""
         return {}
 
+    def gradients(self, saved: Saved, dy: Array) -> tuple[Array, dict[str, Array]]:
+        """(input_gradient, parameter_gradients); a layer may compute them together where they share work."""
+        gradients = self.parameter_gradients(saved, dy)
+        return self.input_gradient(saved, dy), gradients
+
     def __call__(self, x: Array) -> Array:
         """Inference: y alone, nothing kept."""
         return self.forward(x)[0]
