@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.checking import Backend, adjoint, close, values
 from tinynet.errors import ArgumentError
-from tinynet.kernels import correlation, pointwise, winograd
+from tinynet.kernels import correlation, filter_cache, pointwise, winograd
 from tinynet.kernels.correlation import (
     choose,
     correlate,
@@ -119,23 +122,65 @@ def test_weights_changed_in_place_are_seen(backend: Backend) -> None:
         close(backend.host(y), backend.host(exact), "float64")
 
 
+def counting(calls: list[int], **options: Any) -> FilterCache:
+    """Its transform of w (O, …) is m·w in an array (1, O, …)."""
+    def transform(w: np.ndarray, m: int, out: np.ndarray) -> None:
+        calls.append(len(w))
+        out[0] = w * m
+
+    return FilterCache(lambda w, m: np.empty((1, *w.shape)), transform, **options)
+
+
 def test_transformed_filters_go_with_the_filters_and_within_a_limit() -> None:
     calls: list[int] = []
-
-    def transform(w: np.ndarray, m: int) -> np.ndarray:
-        calls.append(m)
-        return w * m
-
-    kept = FilterCache(transform, limit=4000)                   # 1,600 bytes an entry: room for two
+    kept = counting(calls, limit=4000)                          # 1,600 bytes an entry: room for two
     first, second, third = (np.full(100, float(i)) for i in range(3))
     for w in (first, first, second, second):
-        np.testing.assert_array_equal(kept.get(w, 2), 2 * w)
+        np.testing.assert_array_equal(kept.get(w, 2)[0], 2 * w)
     assert len(calls) == 2
     kept.get(third, 2)
     kept.get(first, 2)
     assert len(calls) == 4, "the first was asked for longest ago"
     del w, first, second, third
     assert not kept._entries
+
+
+def test_threads_transform_filters_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece once, whoever makes it; changed filters anew; the last piece may be smaller."""
+    monkeypatch.setattr(filter_cache, "PIECE", 30)              # three of these filters
+    calls: list[int] = []
+    kept, w = counting(calls), values(0, (100, 10))
+    with ThreadPoolExecutor(4) as pool:
+        for round_ in range(50):
+            w[round_] += 1.0
+            calls.clear()
+            for got in pool.map(lambda _: kept.get(w, 3), range(4)):
+                np.testing.assert_array_equal(got[0], 3 * w)
+            assert sorted(calls) == [1] + [3] * 33 and not kept._making
+
+
+def test_a_failed_transform_is_made_anew() -> None:
+    """One thread fails at its piece while another waits for it: that one makes the whole itself."""
+    begun, go, calls = threading.Event(), threading.Event(), []
+
+    def transform(w: np.ndarray, m: int, out: np.ndarray) -> None:
+        calls.append(m)
+        if len(calls) == 1:
+            begun.set()
+            go.wait(10)
+            raise MemoryError
+        out[0] = w * m
+
+    kept, w = FilterCache(lambda w, m: np.empty((1, *w.shape)), transform), values(0, (4, 3))
+    with ThreadPoolExecutor(2) as pool:
+        fails = pool.submit(kept.get, w, 2)
+        assert begun.wait(10)
+        waits = pool.submit(kept.get, w, 2)
+        time.sleep(0.05)
+        go.set()
+        with pytest.raises(MemoryError):
+            fails.result(10)
+        np.testing.assert_array_equal(waits.result(10)[0], 2 * w)
 
 
 def test_the_choice_follows_the_shapes() -> None:

@@ -12,6 +12,13 @@ import numpy as np
 
 LIMIT = 1 << 29
 """Bytes that all kept transforms may take together; the one that was asked for longest ago goes first."""
+PIECE = 1 << 16
+"""Numbers of the filters that one thread transforms at a time."""
+
+Room = Callable[[np.ndarray, int], np.ndarray]
+"""room(w, m): an empty array for the transform of filters w (O, …); its axis 1 counts the filters."""
+Transform = Callable[[np.ndarray, int, np.ndarray], None]
+"""transform(w, m, out): the transform of some filters, written to out."""
 
 
 class _Entry(NamedTuple):
@@ -21,32 +28,80 @@ class _Entry(NamedTuple):
     transformed: np.ndarray
 
 
+class _Making:
+    """A transform that is being made, piece by piece, by all threads that want it."""
+
+    def __init__(self, w: np.ndarray, m: int, room: Room, transform: Transform) -> None:
+        self._w, self._m, self._transform = w, m, transform
+        self.numbers, self.transformed = np.empty(w.shape, w.dtype), room(w, m)
+        filters = max(1, PIECE * len(w) // max(1, w.size))
+        self._pieces = deque(slice(first, min(first + filters, len(w))) for first in range(0, len(w), filters))
+        self._missing, self._failed = len(self._pieces), False
+        self._changed = threading.Condition()
+
+    def made(self) -> bool:
+        """Take part until all is there. False: another thread failed at its piece."""
+        while self._pieces and not self._failed:
+            try:
+                piece = self._pieces.popleft()
+            except IndexError:                                  # another thread was quicker
+                break
+            try:
+                self.numbers[piece] = self._w[piece]
+                self._transform(self.numbers[piece], self._m, self.transformed[:, piece])
+            except BaseException:
+                self._tell(failed=True)
+                raise
+            self._tell()
+        with self._changed:
+            self._changed.wait_for(lambda: self._failed or not self._missing)
+            return not self._failed
+
+    def _tell(self, failed: bool = False) -> None:
+        with self._changed:
+            self._missing, self._failed = self._missing - 1, self._failed or failed
+            if self._failed or not self._missing:
+                self._changed.notify_all()
+
+
 class FilterCache:
-    """Remembers transform(w, m) for arrays w.
+    """Remembers the transforms of filters (O, …), for one m or several.
 
     Anyone may change weights in place, and a training does so at each step; so every number is compared each time. That
     costs a fraction of the transform, and nothing is ever computed with filters that are no more.
     """
 
-    def __init__(self, transform: Callable[[np.ndarray, int], np.ndarray], limit: int = LIMIT) -> None:
-        self._transform, self._limit = transform, limit
+    def __init__(self, room: Room, transform: Transform, limit: int = LIMIT) -> None:
+        self._room, self._transform, self._limit = room, transform, limit
         self._entries: OrderedDict[tuple[int, int], _Entry] = OrderedDict()
+        self._making: dict[tuple[int, int], _Making] = {}
         self._lock = threading.Lock()
-        self._working: dict[tuple[int, int], threading.Lock] = {}
         self._dead: deque[tuple[int, int]] = deque()
 
     def get(self, w: np.ndarray, m: int) -> np.ndarray:
-        """transform(w, m), made anew only where it must be; by one thread, while others that ask for the same wait."""
+        """The transform of w, made anew only where it must be; threads that ask for the same at once make it together."""
         key = (id(w), m)
-        with self._lock:
-            working = self._working.setdefault(key, threading.Lock())
-        with working:
+        while True:
             with self._lock:
-                entry = self._entries.get(key)
-            if entry is None or entry.alive() is not w or not np.array_equal(entry.numbers, w):
-                entry = _Entry(weakref.ref(w, lambda _: self._forget(key)), w.copy(), self._transform(w, m))
-            self._keep(key, entry)
-            return entry.transformed
+                entry, making = self._entries.get(key), self._making.get(key)
+            if making is None:
+                if entry is not None and entry.alive() is w and np.array_equal(entry.numbers, w):
+                    self._keep(key, entry)
+                    return entry.transformed
+                with self._lock:
+                    if self._entries.get(key) is not entry:     # another thread was quicker
+                        continue
+                    making = self._making.get(key)
+                    if making is None:
+                        making = self._making[key] = _Making(w, m, self._room, self._transform)
+            try:
+                if making.made():
+                    self._keep(key, _Entry(weakref.ref(w, lambda _: self._forget(key)), making.numbers, making.transformed))
+                    return making.transformed
+            finally:
+                with self._lock:
+                    if self._making.get(key) is making:
+                        del self._making[key]
 
     def _keep(self, key: tuple[int, int], entry: _Entry) -> None:
         with self._lock:
@@ -74,4 +129,3 @@ class FilterCache:
             entry = self._entries.get(key)
             if entry is not None and entry.alive() is None:             # the same place may have new filters by now
                 del self._entries[key]
-                self._working.pop(key, None)

@@ -149,18 +149,23 @@ def _times(place: str, matrix: Array, x: Array) -> Array:
 
 def filters(w: Array, m: int) -> Array:
     """U = 𝐆 w (a², O, C)."""
-    xp = array_module(w)
-    if xp is np:
+    if array_module(w) is np:
         return _kept.get(w, m)
-    return _transformed(w, m)
+    u = _room(w, m)
+    _transform(w, m, u)
+    return u
 
 
-def _transformed(w: Array, m: int) -> Array:
-    o, c = w.shape[:2]
-    return (_forms(array_module(w), m, str(w.dtype)).g @ w.reshape(o * c, 9).T).reshape(-1, o, c)
+def _room(w: Array, m: int) -> Array:
+    return array_module(w).empty(((m + 2) ** 2, *w.shape[:2]), dtype=w.dtype)
 
 
-_kept = FilterCache(_transformed)
+def _transform(w: Array, m: int, out: Array) -> None:
+    xp = array_module(w)
+    xp.matmul(_forms(xp, m, str(w.dtype)).g, w.reshape(-1, 9).T, out=out.reshape(len(out), -1))    # in place: rows in one piece
+
+
+_kept = FilterCache(_room, _transform)
 
 
 class _Forms(NamedTuple):
