@@ -66,20 +66,29 @@ def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, m: int, 
     u, forms = filters(w, m), _forms(xp, m, str(x.dtype))
     layout = _Layout.of(geometry, m, x, o)
     y = xp.empty((x.shape[0], o, *geometry.out), dtype=x.dtype)
-    shift = 0 if bias is None else bias.reshape(-1, 1, 1, 1)
+    shift = xp.zeros((o, 1), dtype=x.dtype) if bias is None else bias.reshape(-1, 1)
+
+    def finished(result: Array, shift: Array) -> None:                      # while it is in cache
+        result += shift
+        if relu:
+            rectify(result, out=result)
+
     for images, rows in layout.parts():
         if rows.start == 0:
             whole = layout.framed(x[images], layout.padded, geometry.low)
             target = layout.canvas_for(y[images], layout.covered, "target")
         v = _times("v", forms.b, layout.inputs(whole, rows))                # (a², C·T)
         products = _times("products", u, v.reshape(len(u), c, -1))          # (a², O, T)
-        place = layout.blocks(target, rows)                                 # (m, m, O, *grid)
-        result = _times("tiles", forms.a, products).reshape(place.shape)
-        if relu:
-            result += shift                                                 # while the tile is in cache
-            xp.copyto(place, rectify(result, out=result))
+        place = layout.lines(target, rows)
+        if place is None:
+            place = layout.blocks(target, rows)                             # (m, m, O, *grid)
+            result = _times("tiles", forms.a, products).reshape(place.shape)
+            finished(result, shift.reshape(-1, 1, 1, 1))
         else:
-            xp.add(result, shift, out=place)
+            result = _times("tiles", products.reshape(len(u), -1).T, forms.a.T).reshape(o, -1)      # (O, T·m²)
+            finished(result, shift)
+            result = result.view(place.dtype).reshape(place.shape)          # (O, *grid, m) lines
+        xp.copyto(place, result)
         if rows.stop == layout.grid[0]:
             layout.unframe(target, y[images], (0, 0))
     return y
@@ -297,6 +306,18 @@ class _Layout(NamedTuple):
     def blocks(self, canvas: Array, rows: slice) -> Array:
         """A view (m, m, C, *grid) of the m × m blocks that lie side by side."""
         return self._view(canvas, rows, self.m)
+
+    def lines(self, canvas: Array, rows: slice) -> Array | None:
+        """The same blocks as a view (C, *grid, m) of lines, m cells in one piece; None: there is no such view.
+
+        Whole lines are copied in a fraction of the time that their cells take one by one.
+        """
+        if array_module(canvas) is not np or self.images_last or canvas.strides[-1] != canvas.itemsize:
+            return None
+        canvas = canvas[:, :, rows.start * self.m : rows.stop * self.m, : self.m * self.grid[1]]
+        n, c = canvas.shape[:2]
+        lines = canvas.view(f"V{self.m * canvas.itemsize}").reshape(n, c, rows.stop - rows.start, self.m, self.grid[1])
+        return lines.transpose(1, 0, 2, 4, 3)
 
     def _view(self, canvas: Array, rows: slice, side: int) -> Array:
         count = rows.stop - rows.start
