@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.checking import Backend, adjoint, close, values
 from tinynet.errors import ArgumentError
-from tinynet.kernels import correlation, filter_cache, pointwise, winograd
+from tinynet.kernels import correlation, filter_cache, pointwise, winograd, winograd_tiles
 from tinynet.kernels.correlation import (
     choose,
     correlate,
@@ -79,8 +79,8 @@ def test_against_pytorch(backend: Backend, dtype: str, case: dict[str, Any]) -> 
     slack = 0.0 if dtype == "float64" else SLACK.get(algorithm, 0.0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "WORKSPACE", case["workspace"])
-        patch.setattr(winograd, "COLUMNS", case["columns"])
+        patch.setattr(winograd_tiles, "WORKSPACE", case["workspace"])
+        patch.setattr(winograd_tiles, "COLUMNS", case["columns"])
         patch.setattr(pointwise, "_LONG", case["columns"])
         ax, aw, ady = (backend.array(a) for a in (x, w, dy))
         shift = None if bias is None else backend.array(bias)

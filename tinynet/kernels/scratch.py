@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, array_module
 
 LIMIT = 1 << 26
 """Bytes up to which an array is kept for the next call."""
@@ -37,3 +37,12 @@ def scratch(xp: Any, place: str, shape: tuple[int, ...], dtype: Any) -> Array:
     if held is None or held.nbytes < needed:
         held = _kept.arrays[place] = np.empty(needed, np.uint8)
     return held[:needed].view(dtype).reshape(shape)
+
+
+def times(place: str, matrix: Array, x: Array) -> Array:
+    """matrix @ x into scratch memory; of a plain matrix with x (k, …) seen as (k, ·)."""
+    xp = array_module(matrix, x)
+    if matrix.ndim == 2:
+        x = x.reshape(matrix.shape[1], -1)
+    shape = (*matrix.shape[:-1], x.shape[-1])
+    return xp.matmul(matrix, x, out=scratch(xp, place, shape, x.dtype))

@@ -32,13 +32,8 @@ from ..backend import Array, array_module
 from .filter_cache import FilterCache
 from .geometry import Geometry
 from .masking import rectify
-from .scratch import scratch
-from .tiles import WORKSPACE, tiles
-
-COLUMNS = 128
-"""Tiles in one product, at least: U is read anew for every product, and of many channels it is large."""
-_SMALL = 8
-"""Rows of fewer tiles than this are too short to be copied one by one; then the images lie next to each other in memory."""
+from .scratch import times
+from .winograd_tiles import Layout
 
 
 def fits(geometry: Geometry, groups: int) -> bool:
@@ -64,7 +59,7 @@ def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, m: int, 
     """Y = W X + b, and max(Y, 0) if relu. x: (N, C, H, W), w: (O, C, 3, 3). Returns (N, O, *out)."""
     xp, (o, c) = array_module(x), w.shape[:2]
     u, forms = filters(w, m), _forms(xp, m, str(x.dtype))
-    layout = _Layout.of(geometry, m, x, o)
+    layout = Layout.of(geometry, m, x, o)
     y = xp.empty((x.shape[0], o, *geometry.out), dtype=x.dtype)
     shift = xp.zeros((o, 1), dtype=x.dtype) if bias is None else bias.reshape(-1, 1)
 
@@ -77,15 +72,15 @@ def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, m: int, 
         if rows.start == 0:
             whole = layout.framed(x[images], layout.padded, geometry.low)
             target = layout.canvas_for(y[images], layout.covered, "target")
-        v = _times("v", forms.b, layout.inputs(whole, rows))                # (a², C·T)
-        products = _times("products", u, v.reshape(len(u), c, -1))          # (a², O, T)
+        v = times("v", forms.b, layout.inputs(whole, rows))                # (a², C·T)
+        products = times("products", u, v.reshape(len(u), c, -1))          # (a², O, T)
         place = layout.lines(target, rows)
         if place is None:
             place = layout.blocks(target, rows)                             # (m, m, O, *grid)
-            result = _times("tiles", forms.a, products).reshape(place.shape)
+            result = times("tiles", forms.a, products).reshape(place.shape)
             finished(result, shift.reshape(-1, 1, 1, 1))
         else:
-            result = _times("tiles", products.reshape(len(u), -1).T, forms.a.T).reshape(o, -1)      # (O, T·m²)
+            result = times("tiles", products.reshape(len(u), -1).T, forms.a.T).reshape(o, -1)      # (O, T·m²)
             finished(result, shift)
             result = result.view(place.dtype).reshape(place.shape)          # (O, *grid, m) lines
         xp.copyto(place, result)
@@ -116,44 +111,34 @@ def gradients(x: Array, w: Array, dy: Array, geometry: Geometry, m: int) -> tupl
 def _back(x: Array | None, w: Array | None, dy: Array, c: int, geometry: Geometry, m: int) -> tuple[Array | None, Array | None]:
     """(dX where w is given, dW where x is given). c: channels of x."""
     xp, o = array_module(dy), dy.shape[1]
-    forms, layout = _forms(xp, m, str(dy.dtype)), _Layout.of(geometry, m, dy, c)
+    forms, layout = _forms(xp, m, str(dy.dtype)), Layout.of(geometry, m, dy, c)
     u = None if w is None else filters(w, m).swapaxes(1, 2)                 # (a², C, O)
     dx = None if w is None else xp.empty((dy.shape[0], c, *geometry.size), dtype=dy.dtype)
     du = None
     for images, rows in layout.parts():
         if rows.start == 0:
             signal = layout.framed(dy[images], layout.covered, (0, 0), "signal")
-        e = _times("e", forms.a.T, layout.copied(layout.blocks(signal, rows))).reshape(len(forms.b), o, -1)     # (a², O, T)
+        e = times("e", forms.a.T, layout.copied(layout.blocks(signal, rows))).reshape(len(forms.b), o, -1)     # (a², O, T)
         if dx is not None:
             if rows.start == 0:
-                target = layout.canvas_for(dx[images], layout.padded, "target")
-                target[...] = 0
-            products = _times("products", u, e)                             # (a², C, T)
-            layout.add_back(_times("tiles", forms.b.T, products), target, rows)
+                target, carried = layout.canvas_for(dx[images], layout.padded, "target"), None
+            products = times("products", u, e)                             # (a², C, T)
+            carried = layout.add_back(times("tiles", forms.back, products), target, rows, carried)
             if rows.stop == layout.grid[0]:
                 layout.unframe(target, dx[images], geometry.low)
         if x is not None:
             if rows.start == 0:
                 whole = layout.framed(x[images], layout.padded, geometry.low)
-            v = _times("v", forms.b, layout.inputs(whole, rows)).reshape(len(forms.b), c, -1)                  # (a², C, T)
+            v = times("v", forms.b, layout.inputs(whole, rows)).reshape(len(forms.b), c, -1)                  # (a², C, T)
             if du is None:
                 du = e @ v.swapaxes(1, 2)                                   # (a², O, C)
             else:
-                du += _times("products", e, v.swapaxes(1, 2))
+                du += times("products", e, v.swapaxes(1, 2))
     if x is None:
         return dx, None
     if du is None:                                                          # no images
         return dx, xp.zeros((o, c, 3, 3), dtype=dy.dtype)
     return dx, (du.reshape(len(du), -1).T @ forms.g).reshape(o, c, 3, 3)
-
-
-def _times(place: str, matrix: Array, x: Array) -> Array:
-    """matrix @ x into scratch memory; of a plain matrix with x (k, …) seen as (k, ·)."""
-    xp = array_module(matrix, x)
-    if matrix.ndim == 2:
-        x = x.reshape(matrix.shape[1], -1)
-    shape = (*matrix.shape[:-1], x.shape[-1])
-    return xp.matmul(matrix, x, out=scratch(xp, place, shape, x.dtype))
 
 
 def filters(w: Array, m: int) -> Array:
@@ -186,6 +171,8 @@ class _Forms(NamedTuple):
     """𝐀 (m², a²)."""
     g: Array
     """𝐆 (a², 9)."""
+    back: Array
+    """𝐁ᵀ (a², a²), its rows in another order: the m × m block of the tile, the two columns beside it, the two rows below both."""
 
 
 # The polynomials are evaluated at 0, ±1, ∞ for m = 2, and at 0, ±1, ±2, ∞ for m = 4.
@@ -212,144 +199,12 @@ _A = {
 @cache
 def _host_forms(m: int, dtype: str) -> _Forms:
     b, a, g = (np.array(matrices[m], np.float64) for matrices in (_B, _A, _G))
-    return _Forms(*(np.kron(matrix, matrix).astype(dtype) for matrix in (b, a, g)))
+    cells = np.arange((m + 2) ** 2).reshape(m + 2, m + 2)
+    order = np.concatenate([cells[:m, :m].ravel(), cells[:m, m:].ravel(), cells[m:].ravel()])
+    b, a, g = (np.kron(matrix, matrix).astype(dtype) for matrix in (b, a, g))
+    return _Forms(b, a, g, np.ascontiguousarray(b.T[order]))
 
 
 def _forms(xp: Any, m: int, dtype: str) -> _Forms:
     host = _host_forms(m, dtype)
     return host if xp is np else _Forms(*(xp.asarray(matrix) for matrix in host))
-
-
-class _Layout(NamedTuple):
-    """How the tiles of all images are laid out, and how many are transformed at a time.
-
-    A canvas holds some images with a frame around them: (n, C, height, width), or (C, height, width, n) where rows are
-    short, so that what is copied is never only a few numbers long. The axes of its tiles, the grid, are (n, rows, columns) or
-    (rows, columns, n).
-    """
-
-    m: int
-    grid: tuple[int, int]
-    """Rows and columns of tiles in one image."""
-    images: int
-    bytes_per_row: int
-    """What one row of tiles of one image takes while it is worked on."""
-    workspace: int
-    images_last: bool
-
-    @classmethod
-    def of(cls, geometry: Geometry, m: int, x: Array, others: int) -> _Layout:
-        """x: what the tiles are cut from; others: the number of channels on the other side of the product."""
-        rows, columns = (-(-out // m) for out in geometry.out)
-        bytes_per_tile = (m + 2) ** 2 * (2 * x.shape[1] + 2 * others) * x.dtype.itemsize
-        return cls(
-            m, (rows, columns), x.shape[0], bytes_per_tile * columns, max(WORKSPACE, COLUMNS * bytes_per_tile),
-            columns < _SMALL and columns < x.shape[0],
-        )
-
-    @property
-    def covered(self) -> tuple[int, int]:
-        """Rows and columns of output cells that the tiles cover, those beyond the output among them."""
-        return self.m * self.grid[0], self.m * self.grid[1]
-
-    @property
-    def padded(self) -> tuple[int, int]:
-        """Rows and columns of input cells that the tiles cover."""
-        return self.covered[0] + 2, self.covered[1] + 2
-
-    def parts(self) -> Any:
-        """(images, rows of tiles), the rows of an image one after the other."""
-        return tiles(self.images, self.grid[0], self.bytes_per_row, self.workspace)
-
-    def canvas_for(self, x: Array, size: tuple[int, int], place: str) -> Array:
-        """Room for a framed x (n, C, …) in scratch memory; x itself where it can serve as its own canvas."""
-        if tuple(x.shape[2:]) == size and not self.images_last:
-            return x
-        n, c = x.shape[:2]
-        shape = (c, *size, n) if self.images_last else (n, c, *size)
-        return scratch(array_module(x), place, shape, x.dtype)
-
-    def framed(self, x: Array, size: tuple[int, int], low: tuple[int, ...], place: str = "whole") -> Array:
-        """x (n, C, h, w) on a canvas of that size, `low` cells from its upper and left edge, zeros around it."""
-        canvas = self.canvas_for(x, size, place)
-        if canvas is not x:
-            spatial, inside = ((1, 2) if self.images_last else (2, 3)), self._inside(x, low)
-            for axis, begin, length in zip(spatial, low, x.shape[2:], strict=True):
-                before = (slice(None),) * axis
-                canvas[(*before, slice(0, begin))] = 0
-                canvas[(*before, slice(begin + length, None))] = 0
-            canvas[inside] = x.transpose(1, 2, 3, 0) if self.images_last else x
-        return canvas
-
-    def unframe(self, canvas: Array, x: Array, low: tuple[int, ...]) -> None:
-        """The other way: x (n, C, h, w) from its canvas."""
-        if canvas is not x:
-            inside = canvas[self._inside(x, low)]
-            x[...] = inside.transpose(3, 0, 1, 2) if self.images_last else inside
-
-    def _inside(self, x: Array, low: tuple[int, ...]) -> tuple[Any, ...]:
-        """Index of x (n, C, h, w) in its canvas."""
-        inside = tuple(slice(begin, begin + length) for begin, length in zip(low, x.shape[2:], strict=True))
-        return (slice(None), *inside) if self.images_last else (..., *inside)
-
-    def inputs(self, canvas: Array, rows: slice) -> Array:
-        """A copy (a, a, C, *grid) of the input tiles, a × a cells that overlap by two."""
-        return self.copied(self._view(canvas, rows, self.m + 2))
-
-    def copied(self, view: Array) -> Array:
-        """The tiles of a view in one piece, in scratch memory."""
-        xp = array_module(view)
-        tiles = scratch(xp, "tiles", view.shape, view.dtype)
-        xp.copyto(tiles, view)
-        return tiles
-
-    def blocks(self, canvas: Array, rows: slice) -> Array:
-        """A view (m, m, C, *grid) of the m × m blocks that lie side by side."""
-        return self._view(canvas, rows, self.m)
-
-    def lines(self, canvas: Array, rows: slice) -> Array | None:
-        """The same blocks as a view (C, *grid, m) of lines, m cells in one piece; None: there is no such view.
-
-        Whole lines are copied in a fraction of the time that their cells take one by one.
-        """
-        if array_module(canvas) is not np or self.images_last or canvas.strides[-1] != canvas.itemsize:
-            return None
-        canvas = canvas[:, :, rows.start * self.m : rows.stop * self.m, : self.m * self.grid[1]]
-        n, c = canvas.shape[:2]
-        lines = canvas.view(f"V{self.m * canvas.itemsize}").reshape(n, c, rows.stop - rows.start, self.m, self.grid[1])
-        return lines.transpose(1, 0, 2, 4, 3)
-
-    def _view(self, canvas: Array, rows: slice, side: int) -> Array:
-        count = rows.stop - rows.start
-        if self.images_last:
-            (c, _, _, n), (channel, row, cell, image) = canvas.shape, canvas.strides
-            canvas = canvas[:, rows.start * self.m :]
-            grid, steps = (count, self.grid[1], n), (self.m * row, self.m * cell, image)
-        else:
-            (n, c, _, _), (image, channel, row, cell) = canvas.shape, canvas.strides
-            canvas = canvas[:, :, rows.start * self.m :]
-            grid, steps = (n, count, self.grid[1]), (image, self.m * row, self.m * cell)
-        return array_module(canvas).lib.stride_tricks.as_strided(canvas, (side, side, c, *grid), (row, cell, channel, *steps))
-
-    def add_back(self, back: Array, canvas: Array, rows: slice) -> None:
-        """Add tiles (a², C·T) to the cells that they came from, where up to four of them overlap."""
-        m, place = self.m, self.blocks(canvas, rows)                        # (m, m, C, *grid)
-        back = back.reshape(m + 2, m + 2, *place.shape[2:])
-        down, right = (3, 4) if self.images_last else (4, 5)                # axes of the grid
-        first, last = (lambda axis: _along(axis, slice(1, None))), (lambda axis: _along(axis, slice(0, -1)))
-        # The two columns that a tile shares with its right neighbour are added to it, then the two rows to the one below.
-        back[:, :2][first(right)] += back[:, m:][last(right)]
-        back[:2][first(down)] += back[m:][last(down)]
-        place[:2, :] += back[:2, :m]                                        # the part above may have left something here
-        place[2:, :] = back[2:m, :m]
-        # What hangs over the part's right and lower edge.
-        edge_right, edge_down = _along(right, slice(-1, None)), _along(down, slice(-1, None))
-        hanging = self._view(canvas, rows, m + 2)
-        hanging[2:m, m:][edge_right] += back[2:m, m:][edge_right]
-        hanging[:2, m:][edge_right] += back[:2, m:][edge_right]
-        hanging[m:, :m][edge_down] += back[m:, :m][edge_down]
-        hanging[m:, m:][edge_down][edge_right] += back[m:, m:][edge_down][edge_right]
-
-
-def _along(axis: int, part: slice) -> tuple[Any, ...]:
-    return (*(slice(None),) * axis, part)
