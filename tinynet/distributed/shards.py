@@ -72,15 +72,14 @@ class Shards:
         if len(parts) == 1:
             logits, saved = model.forward(x, train=True, rng=rngs[0])
             value, dlogits = loss(logits, target)
-            return TrainingStep(value, logits, backward(model, saved, dlogits, False, only)[1])
+            return TrainingStep(value, logits, backward(model, saved, dlogits, False, only, keep=False)[1])
         group = Group(len(parts))                               # one for both ways: on the way back layers add up in it, too
         forward = self._map(lambda rank: model.forward(x[parts[rank]], train=True, rng=rngs[rank]), group)
         logits = array_module(x).concatenate([y for y, _ in forward])
         value, dlogits = loss(logits, target)                   # of the whole batch: its mean is no business of a shard
 
         def gradients(rank: int) -> dict[str, Array]:
-            saved, forward[rank] = forward[rank][1], None       # let go of it as soon as this shard is done
-            return backward(model, saved, dlogits[parts[rank]], False, only)[1]
+            return backward(model, forward[rank][1], dlogits[parts[rank]], False, only, keep=False)[1]
 
         first, *others = self._map(gradients, group)
         for other in others:

@@ -95,13 +95,16 @@ class Container(Layer):
             watch(here, child, y)
         return y, saved
 
-    def _down(self, name: str, saved: Saved, signal: Any, step: Step, seed: Seed | None, path: str) -> Any:
-        """The walk back through one child, beginning with what the seed puts in at its output."""
+    def _down(self, name: str, saved: Any, signal: Any, step: Step, seed: Seed | None, path: str, keep: bool) -> Any:
+        """The walk back through one child, beginning with what the seed puts in at its output. saved: the container's."""
         child, here = self._children[name], join(path, _visible(name))
+        if name not in saved.children:
+            raise ArgumentError(f"{type(self).__name__}: the record of {name} is gone: a walk back with keep=False has passed it")
+        kept = saved.children[name] if keep else saved.children.pop(name)
         if seed is not None and _visible(name):
             signal = seed(here, child, signal)
         try:
-            return child.reverse(saved, signal, step, seed, here)
+            return child.reverse(kept, signal, step, seed, here, keep)
         except TinynetError as error:
             error.path = error.path or here
             raise
@@ -145,9 +148,11 @@ class Sequential(Container):
             x, kept[name] = self._up(name, x, train, rng, watch, path)
         return x, self.Saved(kept)
 
-    def reverse(self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "") -> Any:
+    def reverse(
+        self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "", keep: bool = True
+    ) -> Any:
         for name in reversed(self._children):
-            signal = self._down(name, saved.children[name], signal, step, seed, path)
+            signal = self._down(name, saved, signal, step, seed, path, keep)
         return signal
 
     def infer(self, x: Array, watch: Watch | None = None, path: str = "") -> Array:
@@ -184,11 +189,11 @@ class _Parallel(Container):
             outputs.append(y)
         return outputs, kept
 
-    def _merge(self, saved: Any, signals: list[Any], step: Step, seed: Seed | None, path: str) -> Any:
+    def _merge(self, saved: Any, signals: list[Any], step: Step, seed: Seed | None, path: str, keep: bool) -> Any:
         """Send one signal down each branch and add what arrives; a branch where nothing arrives adds nothing."""
         total = None
         for name, signal in zip(self._children, signals, strict=True):
-            arrived = self._down(name, saved.children[name], signal, step, seed, path)
+            arrived = self._down(name, saved, signal, step, seed, path, keep)
             if arrived is not None:
                 total = arrived if total is None else total + arrived
         return total
@@ -205,12 +210,14 @@ class Concat(_Parallel):
         outputs, kept = self._branches(x, train, rng, watch, path)
         return self._join(outputs), self.Saved(kept, tuple(y.shape[1] for y in outputs))
 
-    def reverse(self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "") -> Any:
+    def reverse(
+        self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "", keep: bool = True
+    ) -> Any:
         parts, begin = [], 0
         for channels in saved.channels:
             parts.append(None if signal is None else signal[:, begin : begin + channels])
             begin += channels
-        return self._merge(saved, parts, step, seed, path)
+        return self._merge(saved, parts, step, seed, path, keep)
 
     def infer(self, x: Array, watch: Watch | None = None, path: str = "") -> Array:
         return self._join([self._infer(name, x, watch, path) for name in self._children])
@@ -239,8 +246,10 @@ class Residual(_Parallel):
         outputs, kept = self._branches(x, train, rng, watch, path)
         return self._sum(x, outputs), self.Saved(kept)
 
-    def reverse(self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "") -> Any:
-        arrived = self._merge(saved, [signal] * len(self._children), step, seed, path)
+    def reverse(
+        self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "", keep: bool = True
+    ) -> Any:
+        arrived = self._merge(saved, [signal] * len(self._children), step, seed, path, keep)
         if len(self._children) > 1 or signal is None:
             return arrived
         return signal if arrived is None else arrived + signal

@@ -10,13 +10,14 @@ from .layer import Layer, Saved, join
 
 
 def backward(
-    model: Layer, saved: Saved, dy: Array, input_gradient: bool = True, only: Collection[str] | None = None
+    model: Layer, saved: Saved, dy: Array, input_gradient: bool = True, only: Collection[str] | None = None, keep: bool = True
 ) -> tuple[Array | None, dict[str, Array]]:
     """(∂ℓ/∂x, gradients) from dy = ∂ℓ/∂y and the record of a forward pass.
 
     gradients: dotted name → array, with the names of model.named_parameters(); the shares of a layer that is used twice add up.
     only: the names that are wanted (None: all); the layers of the others are frozen and compute none.
     input_gradient False: ∂ℓ/∂x is not wanted and is None; the walk then ends at the lowest layer with a wanted parameter.
+    keep False: the record is for this walk alone, which lets go of what each layer kept as it passes.
     """
     gradients: dict[str, Array] = {}
     first_path: dict[int, str] = {}
@@ -39,5 +40,5 @@ def backward(
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
         return dx
 
-    dx = model.reverse(saved, dy, step)
+    dx = model.reverse(saved, dy, step, keep=keep)
     return (dx if input_gradient else None), gradients

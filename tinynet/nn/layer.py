@@ -78,8 +78,13 @@ class Layer:
         """A function that does at inference what this layer and the following one do, faster; None: there is none."""
         return None
 
-    def reverse(self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "") -> Any:
-        """A walk back through this layer by the rule `step`. signal None: nothing arrives, so nothing leaves."""
+    def reverse(
+        self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "", keep: bool = True
+    ) -> Any:
+        """A walk back through this layer by the rule `step`. signal None: nothing arrives, so nothing leaves.
+
+        keep False: no other walk follows, and a container lets go of what its layers kept as the walk passes them.
+        """
         return None if signal is None else step(path, self, saved, signal)
 
     def children(self) -> Iterator[tuple[str, Layer]]:
