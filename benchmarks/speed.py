@@ -176,10 +176,8 @@ def measure_nets(workers: int) -> list[dict[str, Any]]:
                 torch.nn.functional.cross_entropy(twins[i](inputs[i]), labels).backward()
                 steppers[i].step()
 
-            step_of = shards.step
-
-            def step(do: Any = step_of, o: Any = sgd, given: Any = (model, loss, x, target, rngs)) -> None:
-                o.step(do(*given).gradients)
+            def step(s: Any = shards, o: Any = sgd, given: Any = (model, loss, x, target, rngs)) -> None:
+                o.step(s.step(*given).gradients, each=s.each)
 
             ours, *theirs = alternate(lambda s=shards, m=model, x=x: s.infer(m, x), lambda f=infer: f(0), lambda f=infer: f(1))
             rows.append(row(f"{name}: inference", ours, *theirs, images=len(x), multiply_adds=work, difference=difference))

@@ -150,10 +150,10 @@ def test_an_interrupt_within_the_update_saves_no_half_step(tmp_path, whole):
     run = runs.trainer(tmp_path)
     original = run.optimizer.update
 
-    def update(parameter, gradient, state, options):
+    def update(parameter, gradient, state, options, fresh):
         if run.state.step == 8 and parameter.shape == (2,):
             raise KeyboardInterrupt
-        original(parameter, gradient, state, options)
+        original(parameter, gradient, state, options, fresh)
 
     run.optimizer.update = update
     with pytest.raises(TrainingInterrupted, match=r"within step 8, half .* not saved; the last .* is .*; resume with"):

@@ -7,7 +7,8 @@ BLAS thread, and its part of the batch stays near its core. Everything scales th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -105,6 +106,25 @@ class Shards:
             return work(x[parts[rank]], *(None if other is None else other[parts[rank]] for other in others))
 
         return self._map(run, Group(len(parts)))
+
+    def each(self, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """work(item) of each item, every thread taking the next when it is done with one; what they return, in order."""
+        items = list(items)
+        if self._pool is None or len(items) < 2:
+            return [work(item) for item in items]
+        found: list[Any] = [None] * len(items)
+        waiting = deque(enumerate(items))
+
+        def take(rank: int) -> None:
+            while True:
+                try:
+                    number, item = waiting.popleft()
+                except IndexError:
+                    return
+                found[number] = work(item)
+
+        self._map(take, Group(min(self.workers, len(items))))
+        return found
 
     def _cut(self, x: Array) -> list[slice]:
         """The shards of a batch; one for an array on a GPU, which needs no threads."""

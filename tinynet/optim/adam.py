@@ -18,8 +18,8 @@ from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError
-from ..kernels import cuda
 from ..kernels.cuda import optimiser
+from ..kernels.scratch import scratch
 from .optimizer import Optimizer, Parameters, Row, check_not_negative
 
 
@@ -57,18 +57,21 @@ class Adam(Optimizer):
         if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
             raise ArgumentError(f"{name}: expected two betas, each 0 <= beta < 1, got {betas}")
 
-    def begin_all(self, rows: Sequence[Row], options: dict[str, Any]) -> set[int] | None:
-        arrays = [x for row in rows for x in (*row[:2], *row[2].values()) if hasattr(x, "shape")]
-        if not cuda.fit(*arrays):
-            return None
-        fresh = {id(slots) for _, _, slots in rows if not slots}
-        for parameter, _, slots in rows:
-            _begin(parameter, slots, options)
-        return fresh
+    def begin(self, parameter: Array, state: dict[str, Any], options: dict[str, Any]) -> bool:
+        if state:
+            return False
+        xp = array_module(parameter)
+        state["step"] = 0
+        state["exp_avg"] = xp.zeros_like(parameter)  # m
+        state["exp_avg_sq"] = xp.zeros_like(parameter)  # v
+        if options["amsgrad"]:
+            state["max_exp_avg_sq"] = xp.zeros_like(parameter)
+        return True
+
+    def count(self, state: dict[str, Any]) -> None:
+        state["step"] += 1
 
     def update_all(self, rows: Sequence[Row], fresh: set[int], options: dict[str, Any], ok: Array | None) -> None:
-        for _, _, slots in rows:
-            slots["step"] += 1
         chosen = {name: options[name] for name in ("lr", "betas", "eps", "weight_decay", "maximize")}
         for step in sorted({slots["step"] for _, _, slots in rows}):     # one, unless some had no gradient once
             some = [
@@ -77,23 +80,21 @@ class Adam(Optimizer):
             ]
             optimiser.adam(some, step=step, decoupled=self.decoupled_weight_decay, ok=ok, **chosen)
 
-    def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
-        """The formulas above, for one parameter; all arrays share its shape."""
+    def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any], fresh: bool) -> None:
+        """The formulas above; all arrays share one shape."""
         xp = array_module(parameter)
         lr, weight_decay, (beta1, beta2) = options["lr"], options["weight_decay"], options["betas"]
-        _begin(parameter, state, options)
-        state["step"] += 1
         m, v = state["exp_avg"], state["exp_avg_sq"]
-        work = xp.empty_like(parameter)
+        work, more = (scratch(xp, place, parameter.shape, parameter.dtype) for place in ("work", "more"))
 
         if options["maximize"]:
-            gradient = xp.negative(gradient, out=xp.empty_like(parameter))
+            gradient = xp.negative(gradient, out=more)
         if weight_decay != 0:
             if self.decoupled_weight_decay:
                 parameter *= 1 - lr * weight_decay
             else:
                 xp.multiply(parameter, weight_decay, out=work)
-                gradient = xp.add(gradient, work, out=xp.empty_like(parameter))
+                gradient = xp.add(gradient, work, out=more)
 
         xp.subtract(gradient, m, out=work)  # m += (1 − β₁)(g − m): the first formula with one multiplication
         work *= 1 - beta1
@@ -113,17 +114,6 @@ class Adam(Optimizer):
         xp.divide(m, work, out=work)
         work *= step_size
         parameter -= work
-
-
-def _begin(parameter: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
-    """The state before the first step."""
-    if not state:
-        xp = array_module(parameter)
-        state["step"] = 0
-        state["exp_avg"] = xp.zeros_like(parameter)  # m
-        state["exp_avg_sq"] = xp.zeros_like(parameter)  # v
-        if options["amsgrad"]:
-            state["max_exp_avg_sq"] = xp.zeros_like(parameter)
 
 
 class AdamW(Adam):

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, TinynetError
+from ..kernels.blocks import Each, in_blocks, in_turn, worth
 
 _EPSILON = 1e-6  # PyTorch's: keeps max_norm / norm finite when every gradient is zero
 _SILENT: Any = {"over": "ignore", "invalid": "ignore"}  # exploded gradients are for the caller to judge
 
 
-def total_norm(gradients: Mapping[str, Array | None], norm_type: float = 2.0) -> Any:
+def total_norm(gradients: Mapping[str, Array | None], norm_type: float = 2.0, *, each: Each = in_turn) -> Any:
     """The norm of all gradients together, as if they were one long vector: (Σ |g|^p)^(1/p), max |g| for p = inf.
 
-    Returns a scalar on the gradients' device (no host synchronisation); 0.0 if there are none.
+    each: how the work is shared out, `Shards.each` for one; the result is the same to the bit. Returns a scalar on the gradients'
+    device (no host synchronisation); 0.0 if there are none.
     """
     arrays = [gradient for gradient in gradients.values() if gradient is not None]
     if not arrays:
         return 0.0
     xp = array_module(*arrays)
     with np.errstate(**_SILENT):
-        norms = xp.stack([xp.asarray(_norm(xp, array.reshape(-1), norm_type)) for array in arrays])
-        return _norm(xp, norms, norm_type)  # the norm of the norms is the norm of the whole
+        blocks = [(number, block) for number, array in enumerate(arrays) for (block,) in in_blocks([array])]
+        norms = worth(each, arrays)(lambda item: xp.asarray(_norm(xp, item[1].reshape(-1), norm_type)), blocks)
+        parts: list[list[Any]] = [[] for _ in arrays]
+        for (number, _), norm in zip(blocks, norms, strict=True):
+            parts[number].append(norm)
+        # The norm of the norms is the norm of the whole; but p = 0 counts, what is not 0 in an array and then such arrays.
+        whole = [p[0] if len(p) == 1 else sum(p) if norm_type == 0 else _norm(xp, xp.stack(p), norm_type) for p in parts]
+        return _norm(xp, xp.stack(whole), norm_type)
 
 
 def clip_grad_norm(
@@ -34,33 +42,42 @@ def clip_grad_norm(
     max_norm: float,
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
+    *,
+    each: Each = in_turn,
 ) -> Any:
     """Scale all gradients in place by min(1, max_norm / (norm + 1e-6)); return the norm they had before.
 
     Raises TinynetError if error_if_nonfinite and the norm is nan or inf (that looks at the number, so a GPU is waited
-    for); otherwise gradients of a non-finite norm are scaled by it as they are, which PyTorch does too.
+    for); otherwise gradients of a non-finite norm are scaled by it as they are, which PyTorch does too. each: see total_norm.
     """
-    norm = total_norm(gradients, norm_type)
+    norm = total_norm(gradients, norm_type, each=each)
     if error_if_nonfinite and not math.isfinite(norm):
         raise TinynetError(f"the total norm (order {norm_type}) of the gradients is {float(norm)}: cannot clip to it")
     arrays = [gradient for gradient in gradients.values() if gradient is not None]
     if arrays:
         xp = array_module(*arrays)
         with np.errstate(**_SILENT):
-            factor = xp.minimum(float(max_norm) / (norm + _EPSILON), 1.0)  # multiplied even when 1: asking would wait
-            for array in arrays:
-                xp.multiply(array, factor.astype(array.dtype), out=array)
+            factor = xp.minimum(float(max_norm) / (norm + _EPSILON), 1.0)
+            if xp is not np or factor != 1:  # a GPU multiplies by 1, too: asking would wait
+                _in_place(arrays, each, lambda x: xp.multiply(x, factor.astype(x.dtype), out=x))
     return norm
 
 
-def clip_grad_value(gradients: Mapping[str, Array | None], clip_value: float) -> None:
-    """Clip every element of every gradient to [−clip_value, clip_value], in place."""
+def clip_grad_value(gradients: Mapping[str, Array | None], clip_value: float, *, each: Each = in_turn) -> None:
+    """Clip every element of every gradient to [−clip_value, clip_value], in place. each: see total_norm."""
     clip_value = float(clip_value)
-    for array in gradients.values():
-        if array is not None:
-            xp = array_module(array)
-            xp.maximum(array, -clip_value, out=array)
-            xp.minimum(array, clip_value, out=array)
+
+    def clip(x: Array) -> None:
+        xp = array_module(x)
+        xp.maximum(x, -clip_value, out=x)
+        xp.minimum(x, clip_value, out=x)
+
+    _in_place([gradient for gradient in gradients.values() if gradient is not None], each, clip)
+
+
+def _in_place(arrays: Sequence[Array], each: Each, change: Callable[[Array], Any]) -> None:
+    """Change every array, block by block."""
+    worth(each, arrays)(change, [block for array in arrays for (block,) in in_blocks([array])])
 
 
 def _norm(xp: Any, flat: Array, p: float) -> Any:

@@ -15,13 +15,14 @@ import numpy as np
 from ..backend import Array, array_module, to_host
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..kernels import cuda
+from ..kernels.blocks import Each, in_blocks, in_turn, worth
 
 Parameters = Mapping[str, Array] | Iterable[Mapping[str, Any]]
 Row = tuple[Array, Array, dict[str, Any]]
 
 
 class Optimizer:
-    """Base of the optimisers. A subclass writes `check` (its options) and `update` (one parameter, in place).
+    """Base of the optimisers. A subclass writes `check` (its options), `begin` (its state) and `update` (a step, in place).
 
     params: dict name -> array, as model.named_parameters() gives it, or a list of groups
         {"params": that dict, option: value, …}; an option that a group lacks has the constructor's value.
@@ -47,26 +48,33 @@ class Optimizer:
         """Raise ArgumentError if the options of one group are not valid."""
         raise NotImplementedError
 
-    def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
-        """Change `parameter` and `state` in place by one step; `gradient` is only read. All arrays: one shape."""
+    def begin(self, parameter: Array, state: dict[str, Any], options: dict[str, Any]) -> bool:
+        """Make what the first step needs of `state`, if it is not there yet; whether it was not."""
         raise NotImplementedError
 
-    def begin_all(self, rows: Sequence[Row], options: dict[str, Any]) -> set[int] | None:
-        """Make the state of a group whose parameters `update_all` can step; None if it cannot, and then nothing is made.
+    def count(self, state: dict[str, Any]) -> None:
+        """Count a step of one parameter, where the state counts."""
 
-        rows: (parameter, gradient, state) of each. Returns the ids of the states that were empty. A subclass may write both.
+    def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any], fresh: bool) -> None:
+        """Change `parameter` and the arrays of `state` in place by one step; `gradient` is only read. All arrays: one shape.
+
+        They may be a block of the parameter and of its arrays. fresh: whether begin has just made the state.
         """
-        return None
+        raise NotImplementedError
 
     def update_all(self, rows: Sequence[Row], fresh: set[int], options: dict[str, Any], ok: Array | None) -> None:
-        """Step all parameters of a group on a GPU in a few launches. fresh: what begin_all returned. ok: see step."""
+        """Step all parameters of a group on a GPU in a few launches.
+
+        rows: (parameter, gradient, state) of each. fresh: the ids of the states that begin has just made. ok: see step.
+        """
         raise NotImplementedError
 
-    def step(self, gradients: Mapping[str, Array | None], ok: Any = True) -> None:
+    def step(self, gradients: Mapping[str, Array | None], ok: Any = True, each: Each = in_turn) -> None:
         """One step. gradients: dict name -> array of the parameter's shape and dtype.
 
         ok: False changes nothing. On a GPU it may be an array (1,) of bool there, at which the host does not look; whoever finds
         out later that it was False calls `take_back`, for up to two steps.
+        each: how the work is shared out, `Shards.each` for one; the result is the same to the bit.
 
         A parameter whose gradient is missing or None stays as it is, and so does its state. An unknown name, another
         shape or another dtype is an error (ArgumentError, ShapeError, DtypeError), raised before anything is changed.
@@ -85,14 +93,20 @@ class Optimizer:
                 for name, parameter in group["params"].items() if gradients.get(name) is not None
             ]
             before += [(slots, dict(slots)) for _, _, slots in rows]
-            if rows:                                            # memory for all, before any is changed
-                groups.append((group, rows, self.begin_all(rows, group)))
-        for group, rows, fresh in groups:
-            if fresh is not None:
+            fused = cuda.fit(*(x for p, g, slots in rows for x in (p, g, *_arrays(slots).values()))) if rows else False
+            if rows and (fused or flag is None or bool(flag.all())):        # memory for all, before any is changed
+                groups.append((group, rows, {id(slots) for p, _, slots in rows if self.begin(p, slots, group)}, fused))
+        for group, rows, fresh, fused in groups:
+            for _, _, slots in rows:
+                self.count(slots)
+            if fused:
                 self.update_all(rows, fresh, group, flag)
-            elif flag is None or bool(flag.all()):
-                for parameter, gradient, slots in rows:
-                    self.update(parameter, gradient, slots, group)
+                continue
+            work = [
+                (block[0], block[1], {**slots, **dict(zip(_arrays(slots), block[2:], strict=True))}, group, id(slots) in fresh)
+                for p, g, slots in rows for block in in_blocks([p, g, *_arrays(slots).values()])
+            ]
+            worth(each, [g for _, g, _ in rows])(lambda block: self.update(*block), work)
 
     def take_back(self) -> None:
         """Say that the last step's `ok` was False, or that it found no memory: what the host counts is as before it.
@@ -211,6 +225,11 @@ class Optimizer:
                 same_place = array_module(value) is xp
                 loaded[slot] = xp.array(value if same_place else to_host(value), dtype=parameter.dtype)
         return loaded
+
+
+def _arrays(slots: dict[str, Any]) -> dict[str, Array]:
+    """What of a parameter's state is an array of its shape."""
+    return {slot: value for slot, value in slots.items() if hasattr(value, "shape")}
 
 
 def check_not_negative(owner: str, **values: float) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError
-from ..kernels import cuda
 from ..kernels.cuda import optimiser
+from ..kernels.scratch import scratch
 from .optimizer import Optimizer, Parameters, Row, check_not_negative
 
 
@@ -56,13 +56,11 @@ class SGD(Optimizer):
                 f"got momentum {options['momentum']} and dampening {options['dampening']}"
             )
 
-    def begin_all(self, rows: Sequence[Row], options: dict[str, Any]) -> set[int] | None:
-        if not cuda.fit(*(array for parameter, gradient, slots in rows for array in (parameter, gradient, *slots.values()))):
-            return None
-        fresh = [row for row in rows if options["momentum"] and "momentum_buffer" not in row[2]]
-        for parameter, _, slots in fresh:
-            slots["momentum_buffer"] = array_module(parameter).empty_like(parameter)
-        return {id(slots) for _, _, slots in fresh}
+    def begin(self, parameter: Array, state: dict[str, Any], options: dict[str, Any]) -> bool:
+        if options["momentum"] == 0 or "momentum_buffer" in state:
+            return False
+        state["momentum_buffer"] = array_module(parameter).zeros_like(parameter)
+        return True
 
     def update_all(self, rows: Sequence[Row], fresh: set[int], options: dict[str, Any], ok: Array | None) -> None:
         chosen = {name: options[name] for name in ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")}
@@ -70,31 +68,28 @@ class SGD(Optimizer):
             some = [(p, g, slots.get("momentum_buffer")) for p, g, slots in rows if (id(slots) in fresh) == first]
             optimiser.sgd(some, fresh=first, ok=ok, **chosen)
 
-    def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
-        """The formulas above, for one parameter; all arrays share its shape."""
+    def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any], fresh: bool) -> None:
+        """The formulas above; all arrays share one shape."""
         xp = array_module(parameter)
-        work = xp.empty_like(parameter)  # the one array that a step allocates
+        work, more = (scratch(xp, place, parameter.shape, parameter.dtype) for place in ("work", "more"))
         if options["maximize"]:
-            gradient = xp.negative(gradient, out=xp.empty_like(parameter))
+            gradient = xp.negative(gradient, out=work)
         if options["weight_decay"] != 0:
-            xp.multiply(parameter, options["weight_decay"], out=work)
-            gradient = xp.add(gradient, work, out=work)  # g = ∂ℓ/∂p + λ p
+            xp.multiply(parameter, options["weight_decay"], out=more)
+            gradient = xp.add(gradient, more, out=work)  # g = ∂ℓ/∂p + λ p
         momentum = options["momentum"]
         if momentum != 0:
-            buffer = state.get("momentum_buffer")
-            if buffer is None:
-                buffer = state["momentum_buffer"] = xp.array(gradient)  # b = g, undampened, as PyTorch starts it
+            buffer = state["momentum_buffer"]
+            if fresh:
+                buffer[...] = gradient  # b = g, undampened, as PyTorch starts it
             else:
                 buffer *= momentum
                 if options["dampening"] == 0:
                     buffer += gradient
                 else:
-                    buffer += gradient * (1 - options["dampening"])
+                    buffer += xp.multiply(gradient, 1 - options["dampening"], out=more)
             if options["nesterov"]:
-                look_ahead = buffer * momentum
-                look_ahead += gradient
-                gradient = look_ahead
+                gradient = xp.add(xp.multiply(buffer, momentum, out=more), gradient, out=more)
             else:
                 gradient = buffer
-        xp.multiply(gradient, options["lr"], out=work)
-        parameter -= work
+        parameter -= xp.multiply(gradient, options["lr"], out=work)

@@ -162,14 +162,19 @@ class Trainer:
                 with self._within_memory(x):
                     # Forward, loss, backward, in threads that share the batch; distributed/shards.py has the lines.
                     loss, logits, gradients = self._shards.step(model, self.loss, x, target, self._rngs(number), self._wanted)
-                    norm = total_norm(gradients) if self.max_norm is None else clip_grad_norm(gradients, self.max_norm)
+                    each = self._shards.each
+                    if self.max_norm is None:
+                        norm = total_norm(gradients, each=each)
+                    else:
+                        norm = clip_grad_norm(gradients, self.max_norm, each=each)
                     if self.clip_value is not None:
-                        clip_grad_value(gradients, self.clip_value)
+                        clip_grad_value(gradients, self.clip_value, each=each)
                     if self.schedule is not None:
                         self.schedule.apply(optimizer, number if self.schedule_every == "step" else state.epoch)
                     figures = StepFigures(loss, norm, self.right(logits, target), self._queue.last)
                     self._updating = True
-                    optimizer.step(gradients, figures.finite)  # nothing changes unless it is; a GPU knows it before the host does
+                    # Nothing changes unless it is; a GPU knows it before the host does.
+                    optimizer.step(gradients, figures.finite, each)
                     del gradients                               # or they would stand beside those of the next step
                 self._queue.add(figures, x, target)
                 # Now is this step's loss read, or, so that a GPU always has a step to work on, that of the step before.
