@@ -20,6 +20,7 @@ from ..errors import ArgumentError
 from ..nn import Layer, backward
 from ..nn.group import Group, Member, membership
 from .memory import MOST, KeptMemory
+from .sums import summed
 from .workers import available_cores
 
 _lock = threading.Lock()
@@ -80,13 +81,9 @@ class Shards:
         value, dlogits = loss(logits, target)                   # of the whole batch: its mean is no business of a shard
 
         def gradients(rank: int) -> dict[str, Array]:
-            return backward(model, forward[rank][1], dlogits[parts[rank]], False, only, keep=False)[1]
+            return backward(model, forward[rank][1], dlogits[parts[rank]], False, only, keep=False, factored=True)[1]
 
-        first, *others = self._map(gradients, group)
-        for other in others:
-            for name, gradient in other.items():
-                first[name] += gradient
-        return TrainingStep(value, logits, first)
+        return TrainingStep(value, logits, summed(self._map(gradients, group), self.each))
 
     def infer(self, model: Layer, x: Array) -> Array:
         """model(x), the batch shared out."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..backend import Array, array_module, to_device
 from ..errors import ArgumentError, DtypeError, ShapeError
+from .product import Product
 
 Saved = Any
 Watch = Callable[[str, "Layer", Array], None]
@@ -59,6 +60,10 @@ class Layer:
         """(input_gradient, parameter_gradients); a layer may compute them together where they share work."""
         gradients = self.parameter_gradients(saved, dy)
         return self.input_gradient(saved, dy), gradients
+
+    def factored_gradients(self, saved: Saved, dy: Array) -> dict[str, Array | Product] | None:
+        """parameter_gradients with products that are not computed yet; None: no factors are smaller than what they give."""
+        return None
 
     def __call__(self, x: Array) -> Array:
         """Inference: y alone, nothing kept."""

@@ -11,6 +11,7 @@ from ..backend import Array
 from ..functional._check import integer
 from . import init
 from .layer import Layer
+from .product import Product
 
 
 class Linear(Layer):
@@ -39,7 +40,11 @@ class Linear(Layer):
         return F.linear_input_gradient(dy, self.weight)
 
     def parameter_gradients(self, saved: Saved, dy: Array) -> dict[str, Array]:
-        gradients = {"weight": F.linear_weight_gradient(dy, saved.input)}
-        if self.bias is not None:
-            gradients["bias"] = F.linear_bias_gradient(dy)
-        return gradients
+        return self._with_bias(F.linear_weight_gradient(dy, saved.input), dy)
+
+    def factored_gradients(self, saved: Saved, dy: Array) -> dict[str, Any] | None:
+        factors = Product.of(dy, saved.input)
+        return self._with_bias(factors, dy) if factors.saves else None
+
+    def _with_bias(self, dw: Any, dy: Array) -> dict[str, Any]:
+        return {"weight": dw} if self.bias is None else {"weight": dw, "bias": F.linear_bias_gradient(dy)}

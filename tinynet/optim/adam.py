@@ -19,6 +19,7 @@ from typing import Any
 from ..backend import Array, array_module
 from ..errors import ArgumentError
 from ..kernels.cuda import optimiser
+from ..kernels.lasting import lasting_zeros
 from ..kernels.scratch import scratch
 from .optimizer import Optimizer, Parameters, Row, check_not_negative
 
@@ -60,12 +61,11 @@ class Adam(Optimizer):
     def begin(self, parameter: Array, state: dict[str, Any], options: dict[str, Any]) -> bool:
         if state:
             return False
-        xp = array_module(parameter)
         state["step"] = 0
-        state["exp_avg"] = xp.zeros_like(parameter)  # m
-        state["exp_avg_sq"] = xp.zeros_like(parameter)  # v
+        state["exp_avg"] = lasting_zeros(parameter)  # m
+        state["exp_avg_sq"] = lasting_zeros(parameter)  # v
         if options["amsgrad"]:
-            state["max_exp_avg_sq"] = xp.zeros_like(parameter)
+            state["max_exp_avg_sq"] = lasting_zeros(parameter)
         return True
 
     def count(self, state: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from ..backend import Array, array_module
 from ..errors import ArgumentError
 from ..kernels.cuda import optimiser
+from ..kernels.lasting import lasting_zeros
 from ..kernels.scratch import scratch
 from .optimizer import Optimizer, Parameters, Row, check_not_negative
 
@@ -59,7 +60,7 @@ class SGD(Optimizer):
     def begin(self, parameter: Array, state: dict[str, Any], options: dict[str, Any]) -> bool:
         if options["momentum"] == 0 or "momentum_buffer" in state:
             return False
-        state["momentum_buffer"] = array_module(parameter).zeros_like(parameter)
+        state["momentum_buffer"] = lasting_zeros(parameter)
         return True
 
     def update_all(self, rows: Sequence[Row], fresh: set[int], options: dict[str, Any], ok: Array | None) -> None:
