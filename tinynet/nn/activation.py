@@ -30,6 +30,10 @@ class ReLU(_Rectifier):
         y = F.relu(x)
         return y, self.Saved(y)
 
+    def overwrite(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
+        y = F.relu(x, inplace=True)
+        return y, self.Saved(y)
+
     def input_gradient(self, saved: _FromOutput.Saved, dy: Array) -> Array:
         return F.relu_input_gradient(dy, saved.output)
 
@@ -39,6 +43,10 @@ class ReLU6(_Rectifier):
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
         y = F.relu6(x)
+        return y, self.Saved(y)
+
+    def overwrite(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
+        y = F.relu6(x, inplace=True)
         return y, self.Saved(y)
 
     def input_gradient(self, saved: _FromOutput.Saved, dy: Array) -> Array:

@@ -11,6 +11,7 @@ the second convolution is at "expand1x1", as torchvision has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Set
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,11 +87,7 @@ class Container(Layer):
     ) -> tuple[Array, Saved]:
         """The forward walk through one child; its errors get its path, its output is shown to the watch."""
         child, here = self._children[name], join(path, _visible(name))
-        try:
-            y, saved = child.walk(x, train, rng, watch, here)
-        except TinynetError as error:
-            error.path = error.path or here
-            raise
+        y, saved = _at(here, lambda: child.walk(x, train, rng, watch, here))
         if watch is not None and _visible(name):
             watch(here, child, y)
         return y, saved
@@ -103,11 +100,7 @@ class Container(Layer):
         kept = saved.children[name] if keep else saved.children.pop(name)
         if seed is not None and _visible(name):
             signal = seed(here, child, signal)
-        try:
-            return child.reverse(kept, signal, step, seed, here, keep)
-        except TinynetError as error:
-            error.path = error.path or here
-            raise
+        return _at(here, lambda: child.reverse(kept, signal, step, seed, here, keep))
 
     def __call__(self, x: Array, watch: Watch | None = None) -> Array:
         """Inference: y alone, nothing kept. watch as in forward; what it sees is let go of behind it."""
@@ -118,11 +111,7 @@ class Container(Layer):
     ) -> Array:
         """Inference through one child, or by what stands in for it; its errors get its path, its output is shown to the watch."""
         child, here = self._children[name], join(path, _visible(name))
-        try:
-            y = child.infer(x, watch, here) if instead is None else instead(x)
-        except TinynetError as error:
-            error.path = error.path or here
-            raise
+        y = _at(here, lambda: child.infer(x, watch, here) if instead is None else instead(x))
         if watch is not None and _visible(name):
             watch(here, child, y)
         return y
@@ -130,6 +119,15 @@ class Container(Layer):
     def __repr__(self) -> str:
         lines = [f"  {name}: {indent(repr(child))}" for name, child in self._children.items()]
         return "\n".join([f"{type(self).__name__}(", *lines, ")"]) if lines else f"{type(self).__name__}()"
+
+
+def _at(path: str, call: Callable[[], Any]) -> Any:
+    """call(); its errors get the path."""
+    try:
+        return call()
+    except TinynetError as error:
+        error.path = error.path or path
+        raise
 
 
 def _visible(name: str) -> str:
@@ -143,9 +141,20 @@ class Sequential(Container):
         children: dict[str, Any]
 
     def walk(self, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str) -> tuple[Array, Saved]:
-        kept = {}
-        for name in self._children:
-            x, kept[name] = self._up(name, x, train, rng, watch, path)
+        kept: dict[str, Any] = {}
+        names, free = list(self._children), False               # free: nobody needs x but the next layer
+        while names:
+            name, *names = names
+            child, here = self._children[name], join(path, _visible(name))
+            # Two layers at once, or one in place of its input, unless somebody wants to see what is between them.
+            both = child.fused_forward(self._children[names[0]]) if names and watch is None else None
+            if both is not None:
+                x, kept[name], kept[names.pop(0)] = _at(here, partial(both, x))
+            elif free and not isinstance(child, Container):
+                x, kept[name] = _at(here, partial(child.overwrite, x, train, rng))
+            else:
+                x, kept[name] = self._up(name, x, train, rng, watch, path)
+            free = watch is None and both is None and child.gives_away
         return x, self.Saved(kept)
 
     def reverse(
@@ -156,14 +165,20 @@ class Sequential(Container):
         return signal
 
     def infer(self, x: Array, watch: Watch | None = None, path: str = "") -> Array:
-        names = list(self._children)
+        names, free = list(self._children), False
         while names:
             name, *names = names
-            # Two layers at once, unless somebody wants to see what is between them.
-            both = self._children[name].fused(self._children[names[0]]) if names and watch is None else None
-            x = self._infer(name, x, watch, path, both)
+            child = self._children[name]
+            both = child.fused(self._children[names[0]]) if names and watch is None else None
+            place = (lambda x, layer=child: layer.overwrite(x)[0]) if free and not isinstance(child, Container) else None
+            x = self._infer(name, x, watch, path, both or place)
             names = names[1:] if both else names
+            free = watch is None and both is None and child.gives_away
         return x
+
+    @property
+    def gives_away(self) -> bool:
+        return bool(self._children) and list(self._children.values())[-1].gives_away
 
     def ends(self, trained: Set[int], path: str = "", below: bool = False) -> tuple[set[str], bool]:
         found: set[str] = set()
@@ -175,6 +190,10 @@ class Sequential(Container):
 
 class _Parallel(Container):
     """Branches that all take the same input; their signals add up on the way back."""
+
+    @property
+    def gives_away(self) -> bool:
+        return True
 
     def ends(self, trained: Set[int], path: str = "", below: bool = False) -> tuple[set[str], bool]:
         branches = [child.ends(trained, join(path, _visible(name)), below) for name, child in self._children.items()]

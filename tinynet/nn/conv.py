@@ -71,6 +71,21 @@ class _Conv(Layer):
             return None
         return lambda x: F.conv_relu(self.axes, x, self.weight, self.bias, **self._windows())
 
+    def fused_forward(self, following: Layer) -> Callable[[Array], tuple[Array, Saved, Any]] | None:
+        both = self.fused(following)
+        if both is None:
+            return None
+
+        def forward(x: Array) -> tuple[Array, Any, Any]:
+            y = both(x)
+            return y, self.Saved(x), ReLU.Saved(y)              # the output is what ReLU's gradient needs; the sums are not
+
+        return forward
+
+    @property
+    def gives_away(self) -> bool:
+        return True
+
     def input_gradient(self, saved: Saved, dy: Array) -> Array:
         return self._op("_input_gradient")(saved.input.shape, self.weight, dy, **self._windows())
 

@@ -83,6 +83,19 @@ class Layer:
         """A function that does at inference what this layer and the following one do, faster; None: there is none."""
         return None
 
+    def fused_forward(self, following: Layer) -> Callable[[Array], tuple[Array, Saved, Saved]] | None:
+        """What forward of this layer and the following one give, in one function: y, and what each keeps. None: there is none."""
+        return None
+
+    def overwrite(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
+        """forward, of an x that nobody needs any more: a layer may write its output there."""
+        return self.forward(x, train, rng)
+
+    @property
+    def gives_away(self) -> bool:
+        """Whether the output is a new array that nothing in the record holds, so that the next layer may overwrite it."""
+        return False
+
     def reverse(
         self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "", keep: bool = True
     ) -> Any:

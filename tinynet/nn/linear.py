@@ -36,6 +36,10 @@ class Linear(Layer):
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
         return F.linear(x, self.weight, self.bias), self.Saved(x)
 
+    @property
+    def gives_away(self) -> bool:
+        return True
+
     def input_gradient(self, saved: Saved, dy: Array) -> Array:
         return F.linear_input_gradient(dy, self.weight)
 

@@ -70,6 +70,10 @@ class _BatchNorm(Layer):
         y = F.batch_norm(x, statistics.mean, statistics.variance, self.weight, self.bias, eps=self.eps)
         return y, self.Saved(x, statistics, batch, member)
 
+    @property
+    def gives_away(self) -> bool:
+        return True
+
     def input_gradient(self, saved: Saved, dy: Array) -> Array:
         total = None if saved.member is None else saved.member.sum
         return F.batch_norm_input_gradient(
