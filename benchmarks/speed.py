@@ -73,8 +73,7 @@ def measure_ops(workers: int) -> list[dict[str, Any]]:
 
             def both(part: Any, signal: Any, layer: nn.Layer = layer) -> None:
                 _, saved = layer.forward(part, train=True)
-                layer.parameter_gradients(saved, signal)
-                layer.input_gradient(saved, signal)
+                layer.gradients(saved, signal)
 
             def backward(given: torch.Tensor, module: Any = module, dy: torch.Tensor = signal) -> None:
                 given = given.detach().requires_grad_()

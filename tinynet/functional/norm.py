@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..backend import Array
+import numpy as np
+
+from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
+from ..kernels import batch_norm as cpu
 from ..kernels import cuda
 from ..kernels.cuda import batch_norm as gpu
 from ._check import check_floats, integer, same_shape
@@ -52,6 +55,8 @@ def batch_norm(
         scale = scale * weight
     if cuda.here(input):
         return gpu.normalise(input, mean, scale, bias)
+    if cpu.fits(input):
+        return cpu.normalise(input, mean, scale, bias, cpu.near(mean, variance))
     y = input - _along_channels(mean, input)
     y *= _along_channels(scale, input)
     if bias is not None:
@@ -60,25 +65,34 @@ def batch_norm(
 
 
 def batch_statistics(input: Array, total: Total | None = None) -> Statistics:
-    """Mean and biased variance of every channel of (N, C, ...). In two passes: Σ (x − μ)² has no cancellation.
+    """Mean and biased variance of every channel of (N, C, ...), without cancellation: Σ (x − μ)², not Σ x² − n μ².
 
     total: for a batch in shards. Raises ShapeError for a single value a channel, which has no variance.
     """
     xp = check_floats("batch_statistics", input=input)
-    axes = _all_but_channels(input)
-    count = input.size // max(input.shape[1], 1)
-    if total is not None:                                       # else a GPU would be waited for, for a number known here
-        count = int(total(xp.full((), count, dtype=xp.int64)))
-    total = total or (lambda x: x)
+    count, mean, deviation = _moments(input)
+    if total is not None:
+        # The shards' own, put together as in kernels/batch_norm.py; in float64, which counts exactly.
+        sums = total(xp.concatenate([xp.full(1, count, dtype=np.float64), count * mean.astype(np.float64)]))
+        whole = sums[1:] / sums[0]
+        deviation = total(deviation + count * (mean - whole) ** 2)
+        count, mean = int(sums[0]), whole
     if count <= 1:
         raise ShapeError(f"batch_norm: expected more than one value a channel in training, got {tuple(input.shape)}")
-    if cuda.here(input):
-        mean = total(gpu.channel_sums(input)) / count
-        return Statistics(mean, total(gpu.channel_sums(input, mean)) / count, count)
-    mean = total(input.sum(axis=axes)) / count
-    centred = input - _along_channels(mean, input)
+    return Statistics(mean.astype(input.dtype), (deviation / count).astype(input.dtype), count)
+
+
+def _moments(x: Array) -> cpu.Moments:
+    if cpu.fits(x):
+        return cpu.moments(x)
+    count = x.size // max(x.shape[1], 1)
+    if cuda.here(x):
+        mean = gpu.channel_sums(x) / max(count, 1)
+        return cpu.Moments(count, mean, gpu.channel_sums(x, mean))
+    mean = x.sum(axis=_all_but_channels(x)) / max(count, 1)
+    centred = x - _along_channels(mean, x)
     centred *= centred
-    return Statistics(mean, total(centred.sum(axis=axes)) / count, count)
+    return cpu.Moments(count, mean, centred.sum(axis=_all_but_channels(x)))
 
 
 def move_running(running_mean: Array, running_var: Array, batch: Statistics, momentum: float) -> None:
@@ -108,17 +122,65 @@ def batch_norm_input_gradient(
     mean, variance, count = _statistics(op, input, running_mean, running_var, training, statistics)
     scale = 1 / (variance + eps) ** 0.5
     gain = scale if weight is None else scale * weight
-    if not training:
+    means = _means(_gradient_sums(dy, input, mean, variance), total, count) if training else None
+    return _input_gradient(dy, input, mean, variance, scale, gain, means)
+
+
+def batch_norm_gradients(
+    dy: Array, input: Array, statistics: Statistics, weight: Array | None = None, training: bool = True, eps: float = 1e-5,
+    *, total: Total | None = None, input_gradient: bool = True,
+) -> tuple[Array | None, Array, Array]:
+    """∂ℓ/∂x, ∂ℓ/∂γ and ∂ℓ/∂β for batch_norm, with the sums that they share taken once.
+
+    statistics: what the forward pass normalised by. total: for a batch in shards; adds up what ∂ℓ/∂x needs, while ∂ℓ/∂γ and ∂ℓ/∂β
+    stay the shard's own shares. input_gradient False: ∂ℓ/∂x is None.
+    """
+    op = "batch_norm_gradients"
+    check_floats(op, dy=dy, input=input, weight=weight)
+    _check_channels(op, input, weight=weight)
+    same_shape(op, input=input, dy=dy)
+    mean, variance, count = statistics
+    scale = 1 / (variance + eps) ** 0.5
+    sums, dx = _gradient_sums(dy, input, mean, variance), None
+    if input_gradient:
+        gain = scale if weight is None else scale * weight
+        dx = _input_gradient(dy, input, mean, variance, scale, gain, _means(sums, total, count) if training else None)
+    return dx, (sums[1] * scale).astype(dy.dtype), sums[0].astype(dy.dtype)
+
+
+def _means(sums: Array, total: Total | None, count: int) -> Array:
+    """Of dy and of dy (x − μ), over the whole batch, (2, C)."""
+    return (sums if total is None else total(sums)) / count
+
+
+def _gradient_sums(dy: Array, x: Array, mean: Array, variance: Array) -> Array:
+    """Σ dy and Σ dy (x − μ) of every channel, (2, C)."""
+    if cuda.here(x):
+        return gpu.gradient_sums(dy, x, mean)
+    if cpu.fits(dy, x):
+        return cpu.gradient_sums(dy, x, mean, cpu.near(mean, variance))
+    centred = x - _along_channels(mean, x)
+    centred *= dy
+    axes = _all_but_channels(x)
+    return array_module(dy, x).stack([dy.sum(axis=axes), centred.sum(axis=axes)]).astype(np.float64)
+
+
+def _input_gradient(
+    dy: Array, x: Array, mean: Array, variance: Array, scale: Array, gain: Array, means: Array | None
+) -> Array:
+    """means: as _means gives them; None: the statistics are constants."""
+    if means is None:
         return dy * _along_channels(gain, dy)
-    if cuda.here(input):
-        return gpu.input_gradient(dy, input, mean, scale, gain, count, total)
-    total, axes = total or (lambda x: x), _all_but_channels(input)
-    dx = input - _along_channels(mean, input)
-    dx *= _along_channels(scale, input)                         # x̂
-    along = total((dy * dx).sum(axis=axes)) / count             # mean(dy · x̂), (C,)
-    dx *= _along_channels(-along, dx)
+    level, along = means[0].astype(dy.dtype, copy=False), (means[1] * scale).astype(dy.dtype, copy=False)
+    if cuda.here(x):
+        return gpu.input_gradient(dy, x, mean, scale, gain, level, along)
+    slope = along * scale
+    if cpu.fits(dy, x):
+        return cpu.input_gradient(dy, x, mean, gain, level, slope, cpu.near(mean, variance))
+    dx = x - _along_channels(mean, x)
+    dx *= _along_channels(-slope, dx)                           # −x̂ · mean(dy · x̂)
     dx += dy
-    dx -= _along_channels(total(dy.sum(axis=axes)) / count, dx)
+    dx -= _along_channels(level, dx)
     dx *= _along_channels(gain, dx)
     return dx
 
@@ -135,11 +197,7 @@ def batch_norm_weight_gradient(
     if input.size == 0:
         return dy.sum(axis=_all_but_channels(dy))
     mean, variance, _ = _statistics(op, input, running_mean, running_var, training, statistics)
-    if cuda.here(input):
-        return gpu.gradient_sums(dy, input, mean)[1] / (variance + eps) ** 0.5
-    normed = input - _along_channels(mean, input)
-    normed *= dy
-    return normed.sum(axis=_all_but_channels(dy)) / (variance + eps) ** 0.5
+    return (_gradient_sums(dy, input, mean, variance)[1] * (1 / (variance + eps) ** 0.5)).astype(dy.dtype)
 
 
 def batch_norm_bias_gradient(dy: Array) -> Array:

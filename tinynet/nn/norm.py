@@ -10,7 +10,7 @@ from .. import functional as F
 from ..backend import Array, array_module
 from ..errors import ShapeError
 from ..functional._check import integer
-from ..functional.norm import Statistics, batch_statistics, check_eps, move_running
+from ..functional.norm import Statistics, batch_norm_gradients, batch_statistics, check_eps, move_running
 from .group import Member, current_member
 from .layer import Layer
 
@@ -81,12 +81,17 @@ class _BatchNorm(Layer):
         )
 
     def parameter_gradients(self, saved: Saved, dy: Array) -> dict[str, Array]:
-        if not self.affine:
-            return {}
-        weight = F.batch_norm_weight_gradient(
-            dy, saved.input, *saved.statistics[:2], saved.batch, self.eps, statistics=saved.statistics
+        return self._gradients(saved, dy, False)[1] if self.affine else {}
+
+    def gradients(self, saved: Saved, dy: Array) -> tuple[Array, dict[str, Array]]:
+        return self._gradients(saved, dy, True) if self.affine else super().gradients(saved, dy)
+
+    def _gradients(self, saved: Saved, dy: Array, input_gradient: bool) -> tuple[Any, dict[str, Array]]:
+        total = None if saved.member is None else saved.member.sum
+        dx, weight, bias = batch_norm_gradients(
+            dy, saved.input, saved.statistics, self.weight, saved.batch, self.eps, total=total, input_gradient=input_gradient
         )
-        return {"weight": weight} if self.bias is None else {"weight": weight, "bias": F.batch_norm_bias_gradient(dy)}
+        return dx, {"weight": weight} if self.bias is None else {"weight": weight, "bias": bias}
 
 
 class BatchNorm1d(_BatchNorm):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from ...backend import Array, array_module
 from .launch import THREADS, block_for, dense, index_type, launch
-
-Total = Callable[[Array], Array]
 
 
 def _splits(numbers: int, channels: int) -> int:
@@ -55,18 +51,11 @@ def normalise(x: Array, mean: Array, scale: Array, bias: Array | None, relu: boo
     return y
 
 
-def input_gradient(
-    dy: Array, x: Array, mean: Array, scale: Array, gain: Array, count: int, total: Total | None = None
-) -> Array:
-    """dx = gain · (dy − mean(dy) − x̂ · mean(dy · x̂)) with x̂ = (x − mean) · scale; means over `count` numbers a channel.
-
-    dy, x: (N, C, …), all others (C,). total: adds the sums of the shards of a batch up.
-    """
+def input_gradient(dy: Array, x: Array, mean: Array, scale: Array, gain: Array, level: Array, along: Array) -> Array:
+    """gain · (dy − level − x̂ · along) with x̂ = (x − mean) · scale. dy, x: (N, C, …), all others (C,)."""
     dy, x = dense(dy), dense(x)
-    sums: Any = gradient_sums(dy, x, mean)
-    means = (sums if total is None else total(sums)) / count
     dx, kind = array_module(x).empty(x.shape, dtype=x.dtype), index_type(x.size)
     launch("batch_norm", "normalise_gradient", (x.dtype, kind), (
-        dy, x, dense(mean), dense(scale), dense(gain), dense(means[0]), dense(means[1] * scale), dx, kind(x.shape[1]),
+        dy, x, dense(mean), dense(scale), dense(gain), dense(level), dense(along), dx, kind(x.shape[1]),
         kind(prod(x.shape[2:])), kind(x.size)), threads=x.size)
     return dx
