@@ -75,7 +75,7 @@ class Shards:
             logits, saved = model.forward(x, train=True, rng=rngs[0])
             value, dlogits = loss(logits, target)
             return TrainingStep(value, logits, backward(model, saved, dlogits, False, only, keep=False)[1])
-        group = Group(len(parts))                               # one for both ways: on the way back layers add up in it, too
+        group = Group(len(parts), in_step=True)                 # one for both ways: on the way back layers add up in it, too
         forward = self._map(lambda rank: model.forward(x[parts[rank]], train=True, rng=rngs[rank]), group)
         logits = array_module(x).concatenate([y for y, _ in forward])
         value, dlogits = loss(logits, target)                   # of the whole batch: its mean is no business of a shard
@@ -87,8 +87,11 @@ class Shards:
 
     def infer(self, model: Layer, x: Array) -> Array:
         """model(x), the batch shared out."""
-        parts = self.apply(model, x)
-        return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
+        parts = self._cut(x)
+        if len(parts) == 1:
+            return model(x)
+        found = self._map(lambda rank: model(x[parts[rank]]), Group(len(parts), in_step=True))
+        return array_module(x).concatenate(found)
 
     def apply(self, work: Callable[..., Any], x: Array, *others: Array | None) -> list[Any]:
         """work(part of x, part of each other) for each shard of the batch, in its thread; what they return, in order.

@@ -17,26 +17,33 @@ _thread = threading.local()
 
 
 class Group:
-    """As many threads as there are shards; each calls the same operations in the same order."""
+    """As many threads as there are shards; each calls the same operations in the same order.
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    in_step: each goes through the same layers, too, so that one which needs nothing of the others may still share work with them.
+    """
+
+    def __init__(self, size: int, in_step: bool = False) -> None:
+        self.size, self.in_step = size, in_step
         self._barrier = threading.Barrier(size)
         self._parts: list[list[Array | None]] = [[None] * size, [None] * size]
         self._calls = [0] * size
 
     def sum(self, rank: int, x: Array) -> Array:
         """Σ of the shards' arrays, added in the order of the shards, so that all get the same bits."""
-        # Two lists in turn, and one wait: whoever is at the next sum fills the other list, and to the one after that nobody comes
+        first, *others = self.gather(rank, x)
+        for other in others:
+            first = first + other
+        return first
+
+    def gather(self, rank: int, x: Array) -> list[Array]:
+        """The shards' arrays, in the order of the shards."""
+        # Two lists in turn, and one wait: whoever is at the next call fills the other list, and to the one after that nobody comes
         # before all are at the next, and so have read this one.
         parts = self._parts[self._calls[rank] % 2]
         self._calls[rank] += 1
         parts[rank] = x
         self._barrier.wait()
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part                                # type: ignore[operator]
-        return total
+        return list(parts)
 
     def abort(self) -> None:
         """A shard has failed: let the others, which wait for it, fail as well."""
@@ -52,6 +59,15 @@ class Member:
     def sum(self, x: Array) -> Array:
         """Σ of x over the shards."""
         return self.group.sum(self.rank, x)
+
+    def gather(self, x: Array) -> list[Array]:
+        """x of every shard, in their order."""
+        return self.group.gather(self.rank, x)
+
+    def share(self, count: int) -> slice:
+        """This thread's part of `count` things."""
+        size = self.group.size
+        return slice(self.rank * count // size, (self.rank + 1) * count // size)
 
 
 def current_member() -> Member | None:
