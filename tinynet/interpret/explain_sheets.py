@@ -62,7 +62,7 @@ def class_sheet(
     words = [
         f"Maps for the class {name}. In three colours: gradients and projections, channel by channel. Orange speaks for the "
         "class, purple against it. Grad-CAM: dark blue is 0, yellow its largest value. "
-        + SCALE.replace("Mid grey is 0", "Mid grey, and white between orange and blue, is 0").replace(
+        + SCALE.replace("Mid grey is 0", "Mid grey, and white between orange and purple, is 0").replace(
             "each block of projections", "each map"),
         f"Laid over: the importance of a pixel, under a Gaussian of {_sigma(shown.shape):.1g} pixels. Below, the controls: "
         "weights redrawn from the top down to the layer named. ranks: Spearman's correlation with the true map; SSIM: "
