@@ -186,7 +186,8 @@ def models(
 @app.command()
 @plainly
 def convert(
-    source: Annotated[Path, typer.Argument(help="Weights: .safetensors, .npz, or what torch.save wrote. Nothing in it is run.")],
+    source: Annotated[Path, typer.Argument(
+        help="Weights: .safetensors, .npz, .onnx, or what torch.save wrote, nothing in it is run; or squeezenet1_1, of the box.")],
     target: Annotated[Path, typer.Argument(help="The file to write: .safetensors, which PyTorch reads, too, or .npz.")],
     model: Annotated[str | None, typer.Option(
         help="The network that the weights are of (tinynet models lists them). Default: what names and shapes tell.")] = None,
@@ -202,7 +203,8 @@ def convert(
         print(f"{written}: {kept.name}, {len(kept.classes):,} classes")
     else:
         count = sum(x.size for x in kept.values())
-        print(f"{written}: {len(kept):,} arrays, {count:,} numbers; of no network that is known here")
+        unknown = "; of no network that is known here" if written.suffix == ".safetensors" else ""
+        print(f"{written}: {len(kept):,} arrays, {count:,} numbers{unknown}")
 
 
 @app.command()

@@ -62,9 +62,10 @@ def model_and(words: list[Path], needed: str = "", device: str = "cpu") -> tuple
         meant = difflib.get_close_matches(str(words[0]), names(), 1, cutoff=0.7)
         if meant:
             raise ArgumentError(f"{words[0]}: no such photo, folder or network; did you mean {meant[0]}?")
+    trained = load_model(words[0], device) if given else boxed(device=device)
     if len(words) == given and needed:
         raise ArgumentError(f"expected {needed} after the model {words[0]}")
-    return (load_model(words[0], device), words[1:]) if given else (boxed(device=device), words)
+    return trained, words[given:]
 
 
 def at_least(**options: tuple[int | None, int]) -> None:

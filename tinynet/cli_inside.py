@@ -43,7 +43,8 @@ def explain(
     )
     for line in (*made.failed, *([made.warning] if made.warning else [])):
         print(f"tinynet: {line}", file=sys.stderr)
-    print("\n".join(map(str, made.files)))
+    for path in made.files:
+        print(path)
     if made.failed:
         raise typer.Exit(1)
 

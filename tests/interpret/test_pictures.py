@@ -36,7 +36,8 @@ def test_no_word_is_cut_and_none_lies_on_a_picture(
     drawn: list[Any], tmp_path: Path, columns: int, tile: float, aspect: float
 ) -> None:
     names = ["features.11.expand3x3_activation", "redrawn\ndown to\nfeatures.9.squeeze", "WWW_WWWWWWWWWWWW.WWWWWWWWWWWWWWWW"]
-    rows = [[Tile(picture(20, 100), f"caption {r}" * (r > 0) + "\ntwo lines" * (r > 1)) for _ in range(columns)] for r in range(3)]
+    captions = ["", "caption", "caption of\ntwo lines"]
+    rows = [[Tile(picture(20, 100), caption) for _ in range(columns)] for caption in captions]
     how = {"title": "A title " * 12, "notes": "A note. " * 60 + "\nAnother.", "command": "tinynet explain photo.jpg"}
     heads = ["one", "two\nlines", *["more"] * columns][:columns]
     sheet(rows, tmp_path / "a.png", row_names=names, column_names=heads, tile=tile, aspect=aspect, **how)

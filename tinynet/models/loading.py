@@ -18,7 +18,7 @@ from ..files import read_safetensors
 from ..nn import Layer, init
 from .file import TrainedModel, check_finite, is_model, trained_model
 from .from_onnx import read_onnx
-from .registry import IMAGENET, create, entry, names
+from .registry import IMAGENET, create, entry, names, nearest
 from .state import Weights, load_weights
 
 BOXED = ("squeezenet1_1",)
@@ -76,7 +76,7 @@ def _model_of(what: str | os.PathLike[str]) -> TrainedModel:
     if path.is_dir():
         raise FileError(f"{path}: a folder; expected a model file, such as {path / 'model.safetensors'}")
     if not path.is_file():
-        raise FileError(f"{path}: no such file; train a model first, e.g. with: tinynet train")
+        raise FileError(_missing(path))
     if _is_onnx(path):
         return _from_onnx(path)
     weights = load_weights(path)
@@ -85,6 +85,15 @@ def _model_of(what: str | os.PathLike[str]) -> TrainedModel:
     if "tinynet.checkpoint" in weights.metadata:
         raise FileError(f"{path}: a checkpoint; its model is model.safetensors beside it")
     return trained(weights)
+
+
+def _missing(path: Path) -> str:
+    """What to say of a model file that is not there."""
+    if path.name == "model.safetensors":
+        return f"{path}: no such file; train a model first, e.g. with: tinynet train"
+    if path.suffix or path.name != str(path):
+        return f"{path}: no such file"
+    return f"{path}: no such file, nor a network's name; nearest: {nearest(path.name)} (all: tinynet models)"
 
 
 def boxed(name: str = BOXED[0], device: str | Device = "cpu") -> TrainedModel:
@@ -162,11 +171,14 @@ def convert(
 ) -> tuple[TrainedModel | Weights, Path]:
     """Write the weights of one file as another, .safetensors or .npz: (what was written, where).
 
-    A .safetensors becomes a model file of tinynet's, if the network is named or known; PyTorch reads its weights either way.
-    half: floats as float16. Raises as `load` does.
+    source: may be the name of a network in the box, too. A .safetensors becomes a model file of tinynet's, if the network is
+    named or known; PyTorch reads its weights either way. half: floats as float16. Raises as `load` does, and ArgumentError if
+    both files are one.
     """
     target = Path(target)
-    found = load(source, model, key=key)
+    if target.exists() and Path(source).exists() and target.samefile(source):
+        raise ArgumentError(f"{target}: expected another file to write than {source}, which is the same one")
+    found = boxed(str(source)) if str(source) in BOXED and model is key is None else load(source, model, key=key)
     if isinstance(found, TrainedModel) and found.name not in names():     # of ONNX: what it is, and what it was made for
         alone = Weights(found.model.state_dict(), Path(source))
         if len(recognise(alone)) == 1:
