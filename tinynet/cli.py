@@ -187,7 +187,7 @@ def models(
 @plainly
 def convert(
     source: Annotated[Path, typer.Argument(
-        help="Weights: .safetensors, .npz, .onnx, or what torch.save wrote, nothing in it is run; or squeezenet1_1, of the box.")],
+        help="Weights: .safetensors, .npz, .onnx, or what torch.save wrote (nothing is run); or squeezenet1_1, of the box.")],
     target: Annotated[Path, typer.Argument(help="The file to write: .safetensors, which PyTorch reads, too, or .npz.")],
     model: Annotated[str | None, typer.Option(
         help="The network that the weights are of (tinynet models lists them). Default: what names and shapes tell.")] = None,
