@@ -322,3 +322,12 @@ def test_lenet_sees_photos_grey_and_small(tmp_path):
         said = {int(digit): float(share) for digit, share in re.findall(r"(\d)  ([\d.]+) %", line)}
         assert len(said) == 10 and next(iter(said)) == expected.argmax()
         np.testing.assert_allclose([said[i] for i in range(10)], 100 * expected, rtol=0, atol=0.06)
+
+
+def test_the_help_says_in_whole_lines_what_the_commands_do():
+    result = run("--help")
+    commands = result.stdout.split("Commands:\n")[1].strip().splitlines()
+    assert result.exit_code == 0 and len(commands) == 11 and "…" not in result.stdout
+    assert all(line.endswith(".") and not line.endswith("...") and len(line) < 80 for line in commands)
+    assert run("--version").stdout.startswith("tinynet 0.")
+    assert run().output == result.output

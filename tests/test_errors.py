@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinynet.errors import nearest
+from tinynet.errors import nearest, some
 
 
 def test_the_nearest_names() -> None:
@@ -15,3 +15,8 @@ def test_the_nearest_names() -> None:
     assert nearest("crane", classes, 2) == "crane (bird), crane (machine)"
     assert nearest("tigre cat", classes).startswith("tiger cat")
     assert nearest("xyz", {"a": 1}) == "a" and nearest("a", []) == ""
+
+
+def test_some_of_many_names() -> None:
+    assert some([]) == "" and some(["cat", "dog"]) == "cat, dog" and some("abcd", 4) == "a, b, c, d"
+    assert some([str(i) for i in range(1000)], 3) == "0, 1, 2, … (1,000 in all)"

@@ -11,12 +11,29 @@ from typing import Annotated, Any
 
 import typer
 
+from . import __version__
 from .errors import ArgumentError, TinynetError
 
 app = typer.Typer(
     help="Convolutional networks from scratch in NumPy: train them, and see what they have learned.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )
+
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"tinynet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option(
+        "--version", help="Print the version and exit.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Takes what stands before the command."""
+
 
 Model = Annotated[Path, typer.Argument(
     help="A model: a file that `tinynet train` wrote, runs/cat/model.safetensors; PyTorch's weights of a known network; ONNX; "

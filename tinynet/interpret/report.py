@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.dataset import Dataset
-from ..errors import FileError
+from ..errors import FileError, some
 from ..files import make_folder, write_text
 from ..models import TrainedModel
 from ..nn import Summary, summary
@@ -95,7 +95,7 @@ def write_report(
     from .. import __version__
 
     values = {
-        "title": title, "photos": photos, "classes": list(classes), "atlases": list(atlases), "words": WORDS, "scale": SCALE,
+        "title": title, "photos": photos, "classes": some(classes), "atlases": list(atlases), "words": WORDS, "scale": SCALE,
         "areas": AREAS,
         "warning": warning, "command": command, "units_cut": units_cut, "table": _table(table), "total": table,
         "versions": f"tinynet {__version__}, Python {platform.python_version()}, NumPy {np.__version__}",
