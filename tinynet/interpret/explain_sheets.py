@@ -126,7 +126,7 @@ def _unit_caption(unit: UnitPicture) -> str:
     place = f" ({', '.join(map(str, unit.position))})" if unit.position else ""
     likeness = ", ".join(two(control.likeness) for control in unit.controls)
     inside = f" · {_inside(unit)}" if unit.energy is not None else ""
-    return f"unit {unit.channel}{place}: {unit.value:.3g} · like {likeness} · {areas_words(unit.areas)}{inside}"
+    return f"unit {unit.channel}{place}: {pictures.digits(unit.value)} · like {likeness} · {areas_words(unit.areas)}{inside}"
 
 
 def _inside(made: ClassMap | UnitPicture) -> str:

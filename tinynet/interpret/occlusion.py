@@ -21,7 +21,7 @@ from . import panels, touched
 from .deconvnet import MEANING, deconvnet
 from .fork import Fork
 from .observe import last_stage, observe, one_input, probabilities
-from .pictures import Picture, centred, photo
+from .pictures import Picture, centred, digits, photo
 from .scores import ssim
 from .touched import Touched
 
@@ -208,7 +208,7 @@ def plot_occlusion(
     board.picture("(a) photo", picture, caption, box=(top, left, ph, pw))
     board.map(
         f"(b) map {result.channel} of {result.layer}", result.at_pixels(result.activation),
-        f"summed activation; {result.whole_activation:.3g} uncovered", least=0.2 * abs(result.whole_activation),
+        f"summed activation; {digits(result.whole_activation)} uncovered", least=0.2 * abs(result.whole_activation),
     )
     board.picture("(c) projection of that map", centred(result.projection), "deconvnet, strongest activation;\nmid grey is 0")
     if control is not None:

@@ -80,6 +80,11 @@ def enlarged(picture: Picture, least: int) -> Picture:
     return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
+def digits(value: float) -> str:
+    """Three significant digits, thousands in full."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def block(pictures: Sequence[Picture], columns: int = 3, gap: int = 2) -> Picture:
     """Pictures of one size (h, w, 3) as a block, row by row, with clear lines of `gap` pixels between: (H, W, 4), RGBA."""
     height, width = pictures[0].shape[:2]
@@ -183,6 +188,6 @@ def _host(values: Array, axes: int) -> np.ndarray:
 
 
 __all__ = [
-    "PERCENTILE", "Picture", "Tile", "block", "broken", "centred", "enlarged", "heat", "magnitude", "overlay", "photo", "sheet",
-    "signed",
+    "PERCENTILE", "Picture", "Tile", "block", "broken", "centred", "digits", "enlarged", "heat", "magnitude", "overlay", "photo",
+    "sheet", "signed",
 ]

@@ -19,9 +19,9 @@ from ..errors import FileError, some
 from ..files import make_folder, write_text
 from ..models import TrainedModel
 from ..nn import Summary, summary
-from .atlas import AREAS, SCALE, WORDS, LayerAtlas, areas_words, digits, layer_atlas, layer_sheet, tile_side, two
+from .atlas import AREAS, SCALE, WORDS, LayerAtlas, areas_words, layer_atlas, layer_sheet, tile_side, two
 from .control import randomised, untrained
-from .pictures import Picture
+from .pictures import Picture, digits
 from .top import default_layers, top_activations
 
 UNITS = 32
