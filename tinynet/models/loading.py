@@ -13,7 +13,7 @@ import numpy as np
 
 from ..backend import Device
 from ..backend import device as device_named
-from ..errors import ArgumentError, FileError, ShapeError
+from ..errors import ArgumentError, FileError, ShapeError, some
 from ..files import read_safetensors
 from ..nn import Layer, init
 from .file import TrainedModel, check_finite, is_model, trained_model
@@ -141,8 +141,31 @@ def trained(weights: Weights) -> TrainedModel:
     found = recognise(weights)
     if len(found) == 1:
         return weights_into(weights, found[0])
+    near = None if found else _nearly(weights)
+    if near is not None:
+        raise FileError(f"{weights.path}: weights alone, nearest {near}")
     whose = f"which {' and '.join(found)} have in common" if found else "of no network that is known here"
     raise FileError(f"{weights.path}: weights alone, {whose}; name the network they are of, e.g. with: tinynet convert --model")
+
+
+def _nearly(weights: Weights) -> str | None:
+    """The network that these weights fit best, and what they lack and have too much; None if not half of all fits."""
+    best, said = 0.5, None
+    for name in (name for name in names() if entry(name).preprocessing is not None):
+        try:
+            network, _ = _network(name, weights)
+        except (ArgumentError, ShapeError):
+            continue
+        mine, state = network.state_dict(), _renamed(weights, network)
+        fits = [n for n, x in state.items() if n in mine and mine[n].shape == x.shape]
+        share = len(fits) / len(mine.keys() | state.keys())
+        if share > best:
+            lacks, more = ([n for n in one if n not in fits and "num_batches" not in n] for one in (mine, state))
+            parts = [f"{what} {some(those, 3)}" for what, those in (("without", lacks), ("with", more)) if those]
+            shapes = set(lacks) & set(more)                     # what has another shape fits nowhere
+            hint = "" if shapes else f'; tinynet.load(…, model="{name}", strict=False) takes what fits'
+            best, said = share, f"{name} {' and '.join(parts)}{hint}"
+    return said
 
 
 def weights_into(weights: Weights, model: str | Layer, strict: bool = True) -> TrainedModel:
