@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +159,6 @@ def _few(root: Path, photos: Path) -> Path:
 
 def test_mistakes_with_model_files(photos, trained, tmp_path):
     photo, model = photos / "test" / "cat" / "0.png", trained / "model.safetensors"
-    assert "no such file" in refused("predict", tmp_path / "none.safetensors", photo)
     assert "a folder" in refused("predict", trained, photo)
     whole = model.read_bytes()
     for name, content in {"empty": b"", "text": b"hello", "cut": whole[: len(whole) // 2], "header": b"\xff" * 64}.items():
@@ -209,3 +211,123 @@ def test_nothing_is_lost_when_the_output_cannot_be_written(photos, trained, tmp_
 def test_a_misspelt_network_is_not_taken_for_a_photo(tmp_path):
     said = refused("explain", "squeezenet1_2", tmp_path)
     assert "squeezenet1_2: no such photo, folder or network; did you mean squeezenet1_1?" in said
+
+
+@pytest.mark.parametrize("words", [
+    ["predict", "net.onnx"], ["explain", "net.onnx"], ["atlas", "net.onnx"], ["predict", "net.pth", "photo.jpg"],
+    ["explain", "net.npz", "photo.jpg"], ["study", "net.safetensors"], ["evaluate", "net.pt"], ["summary", "net.pth"],
+    ["export", "net.pth", "out.onnx"], ["train", "--from", "net.onnx", "--data", "photos"],
+])  # fmt: skip
+def test_a_model_file_that_is_missing_is_said_to_be_missing(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = next(word for word in words if word.startswith("net."))
+    assert refused(*words) == f"tinynet: {name}: no such file"
+
+
+def test_what_is_advised_where_a_model_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no such file; train a model first" in refused("predict", "runs/cat/model.safetensors", "photo.jpg")
+    assert "nor a network's name; nearest: resnet18" in refused("study", "resnet-18")
+    assert "(all: tinynet models)" in refused("models", "nosuch")
+
+
+def test_a_photo_must_follow_the_model(trained):
+    model = trained / "model.safetensors"
+    assert refused("predict", model) == f"tinynet: expected a photo after the model {model}"
+
+
+def test_nothing_is_printed_of_files_that_were_not_made(tmp_path):
+    assert refused("explain", tmp_path / "none.jpg", "--output", tmp_path / "out", code=1).endswith("none.jpg: no such photo")
+    assert run("explain", tmp_path / "none.jpg", "--output", tmp_path / "out").stdout == ""
+
+
+def test_a_thousand_classes_are_not_listed(photos):
+    line = refused("evaluate", "squeezenet1_1", "--data", photos / "test")
+    assert line.endswith("got cat, notcat") and "tench, goldfish" in line and "(1,000 in all)" in line and len(line) < 400
+
+
+def test_a_class_that_is_not_there_finds_those_with_the_word(photos, tmp_path):
+    line = refused("explain", photos / "test" / "cat" / "0.png", "--target", "cat", "--output", tmp_path)
+    assert line == "tinynet: the model has no class 'cat'; nearest: tiger cat, Persian cat, Siamese cat"
+
+
+def test_convert_takes_the_box_and_does_not_write_over_what_it_reads(trained, tmp_path):
+    box = tmp_path / "box.safetensors"
+    result = run("convert", "squeezenet1_1", box)
+    assert result.exit_code == 0 and result.stdout == f"{box}: squeezenet1_1, 1,000 classes\n"
+    before = box.read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(box)
+    for target in (box, tmp_path / "link.safetensors", tmp_path / ".." / tmp_path.name / "box.safetensors"):
+        assert "which is the same one" in refused("convert", box, target, "--half")
+    assert box.read_bytes() == before
+    npz = run("convert", box, tmp_path / "box.npz")
+    assert npz.exit_code == 0 and npz.stdout == f"{tmp_path / 'box.npz'}: 52 arrays, 1,235,496 numbers\n"
+
+
+def test_without_the_package_onnx_one_line_says_how_to_get_it(trained, tmp_path, monkeypatch):
+    model, path = trained / "model.safetensors", tmp_path / "net.onnx"
+    assert run("export", model, path).exit_code == 0
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for words in (("export", model, tmp_path / "other.onnx"), ("summary", path), ("predict", path, "photo.jpg")):
+        assert 'pip install "tinynet[onnx]"' in refused(*words)
+    assert not (tmp_path / "other.onnx").exists()
+
+
+@pytest.mark.parametrize("freeze", [None, "relu2"])
+def test_train_goes_on_from_an_onnx_file(freeze, photos, trained, tmp_path):
+    path, output = tmp_path / "net.onnx", tmp_path / "run"
+    assert run("export", trained / "model.safetensors", path).exit_code == 0
+    words = ["train", "--from", path, "--data", photos, "--epochs", 3, "--output", output, "--workers", 1]
+    result = run(*words, *([] if freeze is None else ["--freeze", freeze]))
+    assert result.exit_code == 0, result.output
+    start, made = load_model(path), load_model(output / "model.safetensors")
+    assert made.classes == ["cat", "notcat"] and made.preprocessing == start.preprocessing
+    before, after = start.model.state_dict(), made.model.state_dict()
+    assert before.keys() == after.keys() and len(before) > 8
+    same = {name for name, x in before.items() if np.array_equal(x, after[name])}
+    frozen = set() if freeze is None else {name for name in before if name.split(".")[0] in ("conv1", "bn1", "conv2", "bn2")}
+    assert same >= frozen and not {name for name in same - frozen if name.endswith("weight")}
+    for name in before:                                         # it went on from there, and did not begin anew
+        if name.startswith("conv1.weight"):
+            assert np.corrcoef(before[name].ravel(), after[name].ravel())[0, 1] > 0.9
+
+
+def test_lenet_sees_photos_grey_and_small(tmp_path):
+    """PyTorch's LeNet, its weights and its answers, of photos that Pillow made grey and 32 pixels high."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    twin = torch.nn.Sequential(OrderedDict(
+        conv1=torch.nn.Conv2d(1, 6, 5), relu1=torch.nn.ReLU(), pool1=torch.nn.MaxPool2d(2), conv2=torch.nn.Conv2d(6, 16, 5),
+        relu2=torch.nn.ReLU(), pool2=torch.nn.MaxPool2d(2), flatten=torch.nn.Flatten(), fc1=torch.nn.Linear(400, 120),
+        relu3=torch.nn.ReLU(), fc2=torch.nn.Linear(120, 84), relu4=torch.nn.ReLU(), fc3=torch.nn.Linear(84, 10),
+    ))
+    twin.fc3.weight.data *= 40                                  # so that the answers differ
+    torch.save(twin.state_dict(), tmp_path / "lenet.pth")
+    paths = []
+    for i, size in enumerate(((32, 32), (50, 70), (90, 33), (20, 24))):
+        rng = np.random.default_rng(i)
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3)).astype(np.uint8))
+        paths.append(tmp_path / f"{i}.png")
+        coarse.resize(size[::-1], Image.Resampling.BICUBIC).save(paths[-1])
+    result = run("predict", tmp_path / "lenet.pth", *paths, "--top", 10)
+    assert result.exit_code == 0, result.output
+    for path, line in zip(paths, result.stdout.splitlines(), strict=True):
+        photo = Image.open(path)
+        w, h = (32 * side // min(photo.size) for side in photo.size)
+        grey = photo.resize((w, h), Image.Resampling.BILINEAR).convert("L")
+        left, top = round((w - 32) / 2), round((h - 32) / 2)
+        x = (np.asarray(grey)[top : top + 32, left : left + 32] / 255 - 0.1307) / 0.3081
+        with torch.inference_mode():
+            expected = twin(torch.tensor(x, dtype=torch.float32)[None, None]).softmax(1)[0].numpy()
+        said = {int(digit): float(share) for digit, share in re.findall(r"(\d)  ([\d.]+) %", line)}
+        assert len(said) == 10 and next(iter(said)) == expected.argmax()
+        np.testing.assert_allclose([said[i] for i in range(10)], 100 * expected, rtol=0, atol=0.06)
+
+
+def test_the_help_says_in_whole_lines_what_the_commands_do():
+    result = run("--help")
+    commands = result.stdout.split("Commands:\n")[1].strip().splitlines()
+    assert result.exit_code == 0 and len(commands) == 11 and "…" not in result.stdout
+    assert all(line.endswith(".") and not line.endswith("...") and len(line) < 80 for line in commands)
+    assert run("--version").stdout.startswith("tinynet 0.")
+    assert run().output == result.output

@@ -11,10 +11,10 @@ import typer
 
 from . import backend
 from .cli_common import Data, Device, Model, Photos, Workers, app, at_least, model_and, plainly
-from .errors import ArgumentError, TinynetError
+from .errors import ArgumentError, TinynetError, some
 
 
-@app.command()
+@app.command(short_help="Train a classifier of photos: cat or not, or your own.")
 @plainly
 def train(
     data: Data = None,
@@ -72,7 +72,7 @@ def train(
         )
 
 
-@app.command()
+@app.command(short_help="How well a model does on a folder of photos.")
 @plainly
 def evaluate(
     model: Model,
@@ -111,7 +111,7 @@ def evaluate(
         print(f"{output / 'confusion.png'}\n{output / 'predictions.png'}")
 
 
-@app.command()
+@app.command(short_help="What is on photos, a line a photo.")
 @plainly
 def predict(
     photos: Photos,
@@ -143,7 +143,7 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(short_help="The layers of a model, as a table.")
 @plainly
 def summary(
     model: Annotated[str, typer.Argument(help="A model file, or the name of a model.")] = "catnet",
@@ -161,12 +161,11 @@ def summary(
     else:
         trained = load_model(model)
         network, channels, side = trained.model, trained.preprocessing.channels, trained.preprocessing.crop
-        shown = [*trained.classes[:12], *(["…"] if len(trained.classes) > 12 else [])]
-        print(f"{len(trained.classes):,} classes: {', '.join(shown)}")
+        print(f"classes: {some(trained.classes, 12)}")
     print(nn.summary(network, (channels, size or side, size or side)))
 
 
-@app.command()
+@app.command(short_help="The networks that have a name.")
 @plainly
 def models(
     name: Annotated[str | None, typer.Argument(help="One of them: its paper, what it wants to see, its layers.")] = None,
@@ -183,10 +182,11 @@ def models(
     print(nn.summary(create(name, rng=nn.init.no_draws), known.input_size))
 
 
-@app.command()
+@app.command(short_help="PyTorch's weights as a file for all commands.")
 @plainly
 def convert(
-    source: Annotated[Path, typer.Argument(help="Weights: .safetensors, .npz, or what torch.save wrote. Nothing in it is run.")],
+    source: Annotated[Path, typer.Argument(
+        help="Weights: .safetensors, .npz, .onnx, or what torch.save wrote (nothing is run); or squeezenet1_1, of the box.")],
     target: Annotated[Path, typer.Argument(help="The file to write: .safetensors, which PyTorch reads, too, or .npz.")],
     model: Annotated[str | None, typer.Option(
         help="The network that the weights are of (tinynet models lists them). Default: what names and shapes tell.")] = None,
@@ -202,10 +202,11 @@ def convert(
         print(f"{written}: {kept.name}, {len(kept.classes):,} classes")
     else:
         count = sum(x.size for x in kept.values())
-        print(f"{written}: {len(kept):,} arrays, {count:,} numbers; of no network that is known here")
+        unknown = "; of no network that is known here" if written.suffix == ".safetensors" else ""
+        print(f"{written}: {len(kept):,} arrays, {count:,} numbers{unknown}")
 
 
-@app.command()
+@app.command(short_help="What is in a folder of photos.")
 @plainly
 def data(
     folder: Annotated[Path | None, typer.Argument(help="A folder of class folders. Default: the embedded photos.")] = None,
@@ -237,7 +238,7 @@ def data(
             print(f"{what}: {len(record[what])}")
 
 
-@app.command()
+@app.command(short_help="A model as an ONNX file.")
 @plainly
 def export(
     model: Model,

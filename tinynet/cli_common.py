@@ -11,12 +11,29 @@ from typing import Annotated, Any
 
 import typer
 
+from . import __version__
 from .errors import ArgumentError, TinynetError
 
 app = typer.Typer(
     help="Convolutional networks from scratch in NumPy: train them, and see what they have learned.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )
+
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"tinynet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option(
+        "--version", help="Print the version and exit.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Takes what stands before the command."""
+
 
 Model = Annotated[Path, typer.Argument(
     help="A model: a file that `tinynet train` wrote, runs/cat/model.safetensors; PyTorch's weights of a known network; ONNX; "
@@ -62,9 +79,10 @@ def model_and(words: list[Path], needed: str = "", device: str = "cpu") -> tuple
         meant = difflib.get_close_matches(str(words[0]), names(), 1, cutoff=0.7)
         if meant:
             raise ArgumentError(f"{words[0]}: no such photo, folder or network; did you mean {meant[0]}?")
+    trained = load_model(words[0], device) if given else boxed(device=device)
     if len(words) == given and needed:
         raise ArgumentError(f"expected {needed} after the model {words[0]}")
-    return (load_model(words[0], device), words[1:]) if given else (boxed(device=device), words)
+    return trained, words[given:]
 
 
 def at_least(**options: tuple[int | None, int]) -> None:

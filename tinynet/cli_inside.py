@@ -13,7 +13,7 @@ from .cli_common import Device, Model, Photos, Workers, app, at_least, model_and
 from .errors import ArgumentError
 
 
-@app.command()
+@app.command(short_help="What a model sees in a photo, and what it goes by.")
 @plainly
 def explain(
     photos: Photos,
@@ -43,7 +43,8 @@ def explain(
     )
     for line in (*made.failed, *([made.warning] if made.warning else [])):
         print(f"tinynet: {line}", file=sys.stderr)
-    print("\n".join(map(str, made.files)))
+    for path in made.files:
+        print(path)
     if made.failed:
         raise typer.Exit(1)
 
@@ -55,7 +56,7 @@ def _box(text: str) -> tuple[int, ...]:
     return tuple(map(int, numbers))
 
 
-@app.command()
+@app.command(short_help="What excites each unit of a model most.")
 @plainly
 def atlas(
     folder: Annotated[list[Path] | None, typer.Argument(
@@ -89,7 +90,7 @@ def atlas(
     print("\n".join(str(path) for path in (made.report, *made.sheets)))
 
 
-@app.command()
+@app.command(short_help="The experiments of Zeiler & Fergus (2014).")
 @plainly
 def study(
     model: Model,

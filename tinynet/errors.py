@@ -4,7 +4,7 @@ All derive from TinynetError, so that a program (and the command line) can catch
 derives from the built-in a Python programmer would expect (ValueError, TypeError, RuntimeError).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class TinynetError(Exception):
@@ -45,8 +45,17 @@ class FileError(TinynetError, ValueError):
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
-    """The known names nearest to one that is not known, or the first ones if none is near: for an error."""
+    """The known names nearest to one that is not known: those it is a word of, then those like it; or the first ones."""
     import difflib
+    import re
 
     known = list(known)
-    return ", ".join(difflib.get_close_matches(name, known, n=most, cutoff=0.3) or known[:most])
+    words = [other for other in known if name.lower() in re.split(r"[^a-z0-9]+", other.lower())]
+    like = difflib.get_close_matches(name, known, n=most, cutoff=0.3)
+    return ", ".join((list(dict.fromkeys([*words, *like])) or known)[:most])
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """The names, or the first of them and how many there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown}, … ({len(names):,} in all)"

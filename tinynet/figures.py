@@ -18,11 +18,11 @@ BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E0
 DPI = 120
 
 
-def new_figure(width: float, height: float) -> Any:
-    """A figure of that size in inches that belongs to no window."""
+def new_figure(width: float, height: float, arranged: bool = True) -> Any:
+    """A figure of that size in inches that belongs to no window. arranged: matplotlib finds the places of its parts."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained" if arranged else None)
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:

@@ -10,6 +10,7 @@ from tinynet.data.transforms import (
     CenterCrop,
     ColorJitter,
     Compose,
+    Grayscale,
     Normalize,
     RandomCrop,
     RandomErasing,
@@ -211,3 +212,27 @@ def test_refusals() -> None:
         ToArray()(picture(4, 4).astype(np.float32))
     with pytest.raises(ShapeError, match="after ToArray"):
         Normalize((0,) * 3, (1,) * 3)(picture(4, 4))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 300)])
+def test_grey_is_pillows(shape: tuple[int, int]) -> None:
+    image = picture(*shape, seed=3)
+    y = Grayscale()(image)
+    assert y.dtype == np.uint8
+    np.testing.assert_array_equal(y, np.asarray(Image.fromarray(image).convert("L"))[..., None])
+
+
+def test_grey_of_every_third_colour_is_pillows() -> None:
+    """Every value of each channel with 86 of each other one, ends included; where rounding could go either way, too."""
+    some = np.r_[np.arange(0, 256, 3), 255].astype(np.uint8)
+    for full in range(3):
+        axes = [some, some]
+        axes.insert(full, np.arange(256, dtype=np.uint8))
+        cube = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 256, 3)
+        np.testing.assert_array_equal(Grayscale()(cube)[..., 0], np.asarray(Image.fromarray(cube).convert("L")))
+
+
+def test_grey_refuses_what_is_no_picture_in_colour() -> None:
+    for image in (picture(3, 3).astype(np.float32), picture(3, 3)[..., :1], picture(3, 3)[0]):
+        with pytest.raises(DtypeError, match=r"Grayscale: expected a uint8 picture \(H, W, 3\), got"):
+            Grayscale()(image)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tinynet.nn.group import Group
+from tinynet.nn.group import Group, Member, current_member, membership
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -32,3 +32,16 @@ def test_every_sum_is_of_one_call(size: int) -> None:
     expected = [sum(10.0**rank for rank in range(size)) * (call % 7) for call in range(calls)]
     for result in results:
         assert result == expected
+
+
+def test_a_thread_is_a_member_within_the_block_and_what_it_was_behind_it() -> None:
+    outer, inner = (Member(Group(1), 0) for _ in range(2))
+    assert current_member() is None
+    with pytest.raises(ZeroDivisionError), membership(outer):
+        with membership(inner):
+            assert current_member() is inner
+        assert current_member() is outer
+        with membership(None):
+            assert current_member() is None
+        raise ZeroDivisionError
+    assert current_member() is None

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tinynet.distributed import memory
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs the GNU C library")
 
 FAULTS = """
@@ -58,3 +60,24 @@ def test_no_more_than_the_limit_is_kept() -> None:
     """What lies above it at the end of the heap goes back at once; 64 MB are the C library's own measure."""
     assert run("1 << 26")[1:] == ("False", "False")
     assert run("0")[1:] == ("False", "False")
+
+
+def test_of_blocks_within_one_another_the_largest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the C library is told; the numbers are malloc.h's: M_TRIM_THRESHOLD −1, M_MMAP_MAX −4, M_ARENA_MAX −8."""
+    state: dict[int, int] = {}
+
+    class Library:
+        def mallopt(self, name: int, value: int) -> None:
+            state[name] = value
+
+        def malloc_trim(self, pad: int) -> None:
+            state.clear()
+
+    monkeypatch.setattr(memory, "_gnu", Library)
+    with memory.KeptMemory(1 << 30):
+        assert state == {-1: 1 << 30, -4: 0, -8: 1}
+        for limit in (0, 1 << 28, 1 << 40):
+            with memory.KeptMemory(limit):
+                assert state[-1] == max(1 << 30, min(limit, (1 << 31) - 1)) and state[-4] == 0
+            assert state[-1] == 1 << 30
+    assert state == {}, "given back"

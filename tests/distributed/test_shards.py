@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
+from tests.device_double import device_module
 from tinynet import nn
 from tinynet.distributed import Shards
 from tinynet.errors import ArgumentError
@@ -37,6 +38,66 @@ def test_shards_give_the_gradients_of_the_whole_batch_and_the_same_bits_again(wo
         for name, gradient in whole.items():
             np.testing.assert_allclose(step.gradients[name], gradient, rtol=0, atol=1e-12, err_msg=name)
             np.testing.assert_array_equal(steps[0].gradients[name], step.gradients[name], err_msg=name)
+
+
+def test_a_part_and_a_generator_for_each_shard_and_the_gradients_that_were_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(flatten=nn.Flatten(), drop=nn.Dropout(0.5), one=nn.Linear(8, 6, rng=rng), two=nn.Linear(6, 3, rng=rng))
+    model = model.to(dtype=np.float64)
+    x, labels, loss = rng.standard_normal((5, 2, 2, 2)), rng.integers(0, 3, 5), nn.CrossEntropyLoss()
+    with Shards(2) as shards:
+        step = shards.step(model, loss, x, labels, [np.random.default_rng(i) for i in range(2)], only={"two.weight"})
+        assert step.gradients.keys() == {"two.weight"}
+        np.testing.assert_array_equal(shards.infer(model, x), model(x))
+        got = shards.apply(lambda *parts: parts, x, labels, None)
+    halves = [model.forward(part, train=True, rng=np.random.default_rng(i))[0] for i, part in enumerate((x[:2], x[2:]))]
+    np.testing.assert_array_equal(step.logits, np.concatenate(halves))
+    for (part, names, nothing), cut in zip(got, (slice(0, 2), slice(2, 5)), strict=True):
+        np.testing.assert_array_equal(part, x[cut])
+        np.testing.assert_array_equal(names, labels[cut])
+        assert nothing is None
+
+
+def test_an_array_of_a_gpu_stays_whole() -> None:
+    with Shards(2) as shards:
+        assert shards.apply(len, device_module.asarray(np.zeros((4, 3)))) == [4]
+        assert shards.apply(len, np.zeros((4, 3))) == [2, 2]
+
+
+def test_what_numpy_does_about_errors_is_the_callers_in_every_thread() -> None:
+    """NumPy keeps it for each thread."""
+    x = np.zeros(4)
+    with Shards(2) as shards:
+        with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+            shards.apply(lambda part: 1 / part, x)
+        with np.errstate(divide="ignore"):
+            assert np.isinf(np.concatenate(shards.apply(lambda part: 1 / part, x))).all()
+
+
+INTERRUPTED = """
+import os, signal, time
+import numpy as np
+from tinynet.distributed import Shards
+from tinynet.nn.group import current_member
+
+def work(part):
+    if current_member().rank == 0:
+        return current_member().sum(part)       # for which nobody else will come
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.3)
+
+try:
+    with Shards(2) as shards:
+        shards.apply(work, np.zeros(2))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_leaves_nobody_waiting() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "interrupted\n"
 
 
 FAILING = """
@@ -80,7 +141,9 @@ def test_blas_has_one_thread_within_and_its_own_again_behind_also_after_an_error
     assert threads() == before
 
 
-@pytest.mark.parametrize("arguments", [{"workers": 0}, {"workers": True}, {"workers": 1.5}, {"keep": -1}, {"keep": 0.5}])
+@pytest.mark.parametrize("arguments", [
+    {"workers": 0}, {"workers": True}, {"workers": 1.5}, {"keep": -1}, {"keep": 0.5}, {"keep": True},
+])  # fmt: skip
 def test_arguments(arguments: dict[str, object]) -> None:
     with pytest.raises(ArgumentError, match="Shards: expected"):
         Shards(**arguments)  # type: ignore[arg-type]

@@ -16,6 +16,14 @@ def test_it_follows_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available_cores() == 3
 
 
+def test_where_there_is_no_affinity_it_is_the_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_container_limit", lambda: None)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    for count, cores in ((5, 5), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert available_cores() == cores
+
+
 @pytest.mark.parametrize(("limit", "cores"), [(0.5, 1), (1.9, 1), (2.0, 2), (3.5, 3), (64.0, 4), (None, 4)])
 def test_a_container_s_limit_is_rounded_down_to_at_least_one(
     monkeypatch: pytest.MonkeyPatch, limit: float | None, cores: int
@@ -27,6 +35,7 @@ def test_a_container_s_limit_is_rounded_down_to_at_least_one(
 
 @pytest.mark.parametrize(("files", "limit"), [
     ({"cpu.max": "150000 100000\n"}, 1.5), ({"cpu.max": "max 100000\n"}, None), ({}, None), ({"cpu.max": "what\n"}, None),
+    ({"cpu.max": "100000 0\n"}, None),
     ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.5),
     ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
 ])

@@ -52,6 +52,22 @@ def test_from_the_top_down_to_a_layer(down_to: str | None, expected: set[str]) -
     assert changed(before, snapshot(model, Backend("numpy", np))) == set()
 
 
+@pytest.mark.parametrize("down_to", [None, "fc", "block.b", "block", "again", "bn1"])
+def test_sharing_keeps_the_models_own_layers_and_draws_the_same(down_to: str | None) -> None:
+    model = randomise(net())
+    before = snapshot(model, Backend("numpy", np))
+    copied, shared = (randomised(model, np.random.default_rng(0), down_to, share) for share in (False, True))
+    for name, value in snapshot(copied, Backend("numpy", np)).items():
+        np.testing.assert_array_equal(shared.state_dict()[name], value, err_msg=name)
+    gone = changed(before, snapshot(copied, Backend("numpy", np)))
+    for path, layer in model.layers():
+        redrawn = any(name.startswith(f"{path}." if path else "") for name in gone)
+        assert (shared.layer(path) is layer) == (not redrawn), path
+        assert copied.layer(path) is not layer
+    assert shared.conv2 is shared.again                         # type: ignore[attr-defined]
+    assert changed(before, snapshot(model, Backend("numpy", np))) == set()
+
+
 def test_scale_type_and_fresh_statistics(backend: Backend) -> None:
     model = nn.Sequential(conv=nn.Conv2d(8, 64, 5), bn=nn.BatchNorm2d(64), dead=nn.Conv2d(64, 64, 3))
     model.conv.weight[...] = 7 + values(1, model.conv.weight.shape)

@@ -7,10 +7,12 @@ import pytest
 
 from tests.checking import Backend, values
 from tests.interpret.nets import pair
-from tests.nn.helpers import place
+from tests.nn.helpers import place, randomise
 from tinynet import nn
 from tinynet.errors import ArgumentError, ShapeError
-from tinynet.interpret import deletion, insertion
+from tinynet.interpret import deletion, insertion, receptive_field
+from tinynet.interpret.deletion import class_areas, unit_areas
+from tinynet.interpret.patches import seen, window
 from tinynet.interpret.scores import blur
 from tinynet.interpret.units import record
 
@@ -86,6 +88,15 @@ def test_the_blurred_baseline_is_of_a_tenth_of_the_shorter_side() -> None:
     assert come.answers[0, 0] != pytest.approx(come.answers[0, 2], abs=1e-3)
 
 
+def test_the_areas_of_a_class_are_those_of_the_curves() -> None:
+    model, _, x = pair("overlapping")
+    maps = values(0, (3, *x.shape[2:]))
+    gone, come = class_areas(model, x[:1], maps, 2, 6)
+    for found, ask in ((gone, deletion), (come, insertion)):
+        np.testing.assert_allclose(found, ask(model, x[:1], maps, 2, steps=6, spacing="cosine").area, rtol=0, atol=1e-12)
+    assert len({*gone.tolist(), *come.tolist()}) == 6
+
+
 def test_one_step_and_one_photo_at_a_time() -> None:
     model, x = pixel_reader(Backend("numpy", np)), np.ones((2, 3, 3, 4))
     maps = values(0, (2, 3, 4))
@@ -148,6 +159,63 @@ def test_the_strongest_place_in_the_whole_photo_stays_in_question() -> None:
 def test_a_silent_unit_has_a_share_of_nothing() -> None:
     found = deletion(middle_reader(), np.ones((1, 1, 4, 4)), np.zeros((1, 4, 4)), layer="relu", unit=(1, "max"), steps=3)
     assert not found.answers.any() and found.area == 0
+
+
+def strided() -> nn.Sequential:
+    """Strides of 2 and 3, paddings, a rounding up, dilation, branches of different fields: field 41, start −12, jump 6."""
+    return randomise(nn.Sequential(
+        conv1=nn.Conv2d(3, 4, 3, 2, 1), relu1=nn.ReLU(), lrn=nn.LocalResponseNorm(3),
+        branches=nn.Concat(_a=nn.Sequential(wide=nn.Conv2d(4, 3, 5, padding=2), relu=nn.ReLU()),
+                           _b=nn.Sequential(pool=nn.MaxPool2d(3, 1, 1))),
+        pool1=nn.MaxPool2d(4, 3, 1, ceil_mode=True),
+        block=nn.Residual(_body=nn.Sequential(conv2=nn.Conv2d(7, 7, 3, padding=2, dilation=2), relu2=nn.ReLU())),
+        mean=nn.AvgPool2d(2, 1, 1, count_include_pad=False),
+    ))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("size", [(97, 80), (41, 90), (64, 43)])
+@pytest.mark.parametrize("layer", ["relu1", "branches.wide", "pool1", "block.conv2", "block", "mean"])
+def test_a_units_areas_are_those_of_the_whole_photo(layer: str, size: tuple[int, int]) -> None:
+    model, x = strided(), values(0, (1, 3, *size))
+    y = record(model, x, layer).output[0]
+    field, map = receptive_field(model, layer), values(1, (1, *size))
+    _, h, w = y.shape
+    for at in ((0, 0), (h // 2, w // 3), (h // 3, w - 1), (h - 1, w // 2)):
+        channel = int(y[:, at[0], at[1]].argmax())
+        within = seen(window(field, at, size), size)
+        for workers in (1, 2):
+            found = unit_areas(model, x, map, layer, (channel, *at), within, 5, workers)
+            how = {"layer": layer, "unit": (channel, *at), "within": within, "steps": 5}
+            random = np.random.default_rng(0).random(map.shape)
+            expected = [ask(model, x, m, **how).area[0] for m in (map, random) for ask in (deletion, insertion)]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+            assert y[channel, at[0], at[1]] <= 0 or len({*found}) > 2
+
+
+def test_only_the_part_that_the_unit_sees_is_computed() -> None:
+    model, x, sizes = strided(), values(0, (1, 3, 97, 300)), set()
+    walk = model["conv1"].infer                                 # type: ignore[index]
+    model["conv1"].infer = lambda x, *how: sizes.add(x.shape[2:]) or walk(x, *how)      # type: ignore[index, method-assign]
+    at = (8, 20)
+    where = window(receptive_field(model, "mean"), at, (97, 300))
+    channel = int(record(model, x, "mean").output[0, :, 8, 20].argmax())
+    sizes.clear()
+    unit_areas(model, x, values(1, (1, 97, 300)), "mean", (channel, *at), seen(where, (97, 300)), 3, 1)
+    assert sizes and max(height for height, _ in sizes) < 60 and max(width for _, width in sizes) < 60
+
+
+@pytest.mark.parametrize("up", [nn.Upsample(scale_factor=1.5), nn.ConvTranspose2d(4, 4, 2, 2), nn.ConvTranspose2d(4, 4, 4, 3)])
+def test_behind_what_makes_maps_larger(up: nn.Layer) -> None:
+    """Windows begin at fractions of a stride, or the last stride is no multiple of those before it."""
+    model = randomise(nn.Sequential(conv=nn.Conv2d(3, 4, 3, 2, 1), up=up, last=nn.Conv2d(4, 5, 3, 3)))
+    x, map = values(0, (1, 3, 60, 50)), values(1, (1, 60, 50))
+    y = record(model, x, "last").output[0]
+    for at in ((5, 3), (10, 7), (13, 11)):
+        channel = int(y[:, at[0], at[1]].argmax())
+        within = seen(window(receptive_field(model, "last"), at, (60, 50)), (60, 50))
+        found = unit_areas(model, x, map, "last", (channel, *at), within, 5)
+        expected = deletion(model, x, map, layer="last", unit=(channel, *at), within=within, steps=5).area[0]
+        assert found.deletion == pytest.approx(expected, abs=1e-10)
 
 
 def test_what_units_and_within_refuse() -> None:

@@ -22,7 +22,7 @@ from tinynet.data.preprocessing import Preprocessing
 from tinynet.errors import ArgumentError, FileError
 from tinynet.interpret import pictures
 from tinynet.interpret.atlas import WORDS, layer_atlas, layer_sheet, tile_side
-from tinynet.interpret.report import data_uri, make_atlas
+from tinynet.interpret.report import data_uri, make_atlas, write_report
 from tinynet.interpret.top import TopActivations, top_activations
 from tinynet.models import TrainedModel, create
 
@@ -187,6 +187,11 @@ def test_a_layer_without_active_units_is_shown_too(tmp_path):
     atlas = layer_atlas(model, dataset, top, "relu2", preprocessing, units=2, progress=False)
     assert len(atlas.silent) == 7 and len(atlas.units) == 2
     assert layer_sheet(atlas, tmp_path / "sheet.png").is_file()
+
+
+def test_of_a_thousand_classes_a_few_are_named(tmp_path):
+    page = write_report(tmp_path / "a.html", [], photos="no photos", classes=[f"kind {i}" for i in range(1000)]).read_text()
+    assert "kind 7, … (1,000 in all)" in page and "kind 8" not in page
 
 
 def test_a_picture_is_kept_by_its_address():

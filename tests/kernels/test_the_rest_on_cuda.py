@@ -15,7 +15,7 @@ from tests.kernels.cuda_on_cpu import Cpu
 
 PAGES = (
     "nn.test_containers", "nn.test_layers", "nn.test_pytorch_modules", "interpret.test_control", "interpret.test_deletion",
-    "interpret.test_maximise", "interpret.test_occlusion", "interpret.test_top", "interpret.test_walks",
+    "interpret.test_fork", "interpret.test_maximise", "interpret.test_occlusion", "interpret.test_top", "interpret.test_walks",
     "models.test_interpretation",
 )
 

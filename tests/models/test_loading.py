@@ -64,6 +64,20 @@ def test_load_gives_a_model_for_a_model_file_and_a_state_dict_for_weights(tmp_pa
     np.testing.assert_array_equal(layer.state_dict()["features.0.bias"], state["features.0.bias"].numpy())
 
 
+def test_weights_of_a_part_of_a_network_name_it_and_those_of_none_do_not(tmp_path: Path) -> None:
+    state = {f"module.{n}": x for n, x in create("resnet18", rng=nn.init.no_draws).state_dict().items()}
+    for name in ("module.fc.weight", "module.fc.bias"):
+        del state[name]
+    np.savez(tmp_path / "features.npz", **state)
+    hint = r"; tinynet\.load\(…, model=\"resnet18\", strict=False\) takes what fits"
+    with pytest.raises(FileError, match=rf"weights alone, nearest resnet18 without fc\.weight, fc\.bias{hint}"):
+        load_model(tmp_path / "features.npz")
+    assert load(tmp_path / "features.npz", "resnet18", strict=False).name == "resnet18"
+    np.savez(tmp_path / "few.npz", **{n: x for n, x in state.items() if "layer1" in n})
+    with pytest.raises(FileError, match="weights alone, of no network that is known here; name the network"):
+        load_model(tmp_path / "few.npz")
+
+
 def test_everything_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
     def change(state: dict) -> dict:
         state["extra"] = torch.zeros(1)
@@ -79,8 +93,12 @@ def test_everything_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
     shapes = "features.0.weight expected (64, 3, 3, 3), got (64, 3, 5, 5)"
     for words in ("missing features.3.squeeze.bias", "unexpected extra", shapes):
         assert words in line
-    with pytest.raises(FileError, match="weights alone, of no network that is known here"):
+    with pytest.raises(FileError) as caught:                    # nearly squeezenet1_1
         load_model(tmp_path / "w.pth")
+    assert str(caught.value) == (
+        f"{tmp_path / 'w.pth'}: weights alone, nearest squeezenet1_1 without features.0.weight, features.3.squeeze.bias and with "
+        "features.0.weight, extra"
+    )
     with pytest.raises(ArgumentError, match="no model 'squeezenet1_2'"):
         load(tmp_path / "w.pth", "squeezenet1_2")
     for name in ("vgg16", "alexnet"):

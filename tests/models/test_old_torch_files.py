@@ -55,15 +55,16 @@ class Writer(pickle.Pickler):
         return None
 
 
-def write(path: Path, value: Any) -> Path:
+def write(path: Path, value: Any, keys: Any = None, count: int = 0) -> Path:
+    """keys: said to be those of the storages, if others are to be. count: said too many of the numbers of each."""
     found: dict[str, Stored] = {}
     out = io.BytesIO()
     for part in (MAGIC, PROTOCOL, SYSTEM):
         pickle.dump(part, out, 2)
     Writer(out, found).dump(value)
-    pickle.dump(sorted(found), out, 2)
+    pickle.dump(sorted(found) if keys is None else keys, out, 2)
     for key in sorted(found):
-        out.write(struct.pack("<q", found[key].numbers.size) + found[key].numbers.tobytes())
+        out.write(struct.pack("<q", found[key].numbers.size + count) + found[key].numbers.tobytes())
     path.write_bytes(out.getvalue())
     return path
 
@@ -138,6 +139,26 @@ def test_storages_that_are_parts_of_others(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(FileError):                              # within the whole, and not within its part
         tinynet.load(write(tmp_path / "bad.pth", {"w": second(part, 8, (3,), (1,))}))
+
+
+def test_storages_that_contradict_themselves(tmp_path: Path) -> None:
+    float_, int_ = Stored("Float", "1", f4(6)), Stored("Int", "1", np.arange(6, dtype="<i4"))
+    short, other = Stored("Float", "1", f4(4)), Stored("Float", "2", f4(4, 1))
+    a, b = first(float_, 0, (6,), (1,)), first(other, 0, (4,), (1,))
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        ({"a": a, "b": first(int_, 0, (6,), (1,))}, {}, "storage 1 is described in two ways"),
+        ({"a": a, "b": first(short, 0, (4,), (1,))}, {}, "storage 1 is described in two ways"),
+        ({"a": a}, {"count": 1}, "damaged, or cut short, at storage '1'"), ({"a": a}, {"count": -1}, "at storage '1'"),
+        ({"a": a}, {"count": -1 << 62}, "at storage '1'"), ({"a": a, "b": b}, {"keys": ["1"]}, "its storages are not those"),
+        ({"a": a}, {"keys": ["2"]}, "its storages are not those"), ({"a": a}, {"keys": ["1", "1"]}, "its storages are not those"),
+        ({"a": a, "b": b}, {"keys": ["1", "1"]}, "its storages are not those"),
+        ({"a": a}, {"keys": 1}, "its storages are not those"), ({"a": a}, {"keys": [["1"]]}, "its storages are not those"),
+    ]
+    for value, how, words in cases:
+        with pytest.raises(FileError, match=words) as caught:
+            tinynet.load(write(tmp_path / "bad.pth", value, **how))
+        assert "\n" not in str(caught.value)
+    check(write(tmp_path / "good.pth", {"a": a, "b": b}))
 
 
 def test_what_is_cut_short_or_older_still(tmp_path: Path) -> None:

@@ -83,7 +83,37 @@ def test_what_cannot_be_built_again_is_refused_and_nothing_is_written(tmp_path: 
     pool.output_size = {1, 2}                                   # type: ignore[assignment]
     with pytest.raises(ArgumentError, match="no plain values"):
         trained(nn.Sequential(pool)).save(tmp_path / "mine.safetensors")
+    conv, mean = nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1)
+    conv.stride = 2                                             # type: ignore[assignment]
+    with pytest.raises(ArgumentError, match="changed after they were built"):
+        trained(nn.Sequential(conv)).save(tmp_path / "mine.safetensors")
+    del mean.output_size
+    with pytest.raises(ArgumentError, match="AdaptiveAvgPool2d does not say its output_size"):
+        trained(nn.Sequential(mean)).save(tmp_path / "mine.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_built_has_weights_of_zero() -> None:
+    """They are loaded next; nothing is drawn."""
+    found = build(structure(net()))
+    assert [name for name, x in found.named_parameters().items() if x.any()] == ["stem.1.weight"], "the gain of a BatchNorm"
+
+
+@pytest.mark.parametrize(("record", "words"), [
+    ({"kind": "open"}, "with the layer 'open', which tinynet.nn does not have"),
+    ({"kind": "Layer"}, "with the layer 'Layer', which"), ({}, "with the layer 'None', which"),
+    ({"kind": "ReLU", "options": {"rng": 1}}, r"with ReLU\(rng=…\), which there is not"),
+    ({"kind": "Linear", "options": {"in_features": 1, "out_features": 1, "run": 1}}, r"with Linear\(run=…\), which there is not"),
+    ({"kind": "Sequential", "children": [["a", {"kind": "ReLU", "options": {}}], ["b", {"same": -1}]]}, "refers to layer -1"),
+    ({"kind": "Sequential", "children": [["a", {"kind": "ReLU", "options": {}}], ["b", {"same": 2}]]}, "refers to layer 2"),
+    ({"kind": "Sequential", "children": [["a", {"kind": "ReLU", "options": {}}], ["b", {"same": "a"}]]}, "refers to layer 'a'"),
+    ([], "no description of a network"), ({"kind": "ReLU"}, r"no description of a network \(KeyError: 'options'\)"),
+    ({"kind": "Linear", "options": {"in_features": 1}}, "no description of a network .*out_features"),
+    ({"kind": "Sequential", "children": 3}, "no description of a network"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_description_is_said(record: Any, words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        build(record)
 
 
 @pytest.mark.parametrize("record", [

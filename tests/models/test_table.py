@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,16 @@ def test_the_table_fits_a_terminal_and_is_the_one_in_the_docs() -> None:
     assert table in (ROOT / "docs" / "models.md").read_text(), "put what `tinynet models` prints into docs/models.md"
     result = run("models")
     assert result.exit_code == 0 and result.stdout == table + "\n"
+
+
+def test_the_block_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(ROOT / "examples" / "photos" / "chelsea.png", tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "models.md").read_text(), re.S | re.M)
+    space: dict[str, Any] = {}
+    exec(compile(block, "models.md", "exec"), space)
+    assert capsys.readouterr().out == "tiger cat\n"
+    assert space["picture"].shape == space["x"].shape == (1, 3, 224, 224) and space["picture"].any()
 
 
 @pytest.mark.parametrize("command", ["models", "summary"])

@@ -27,7 +27,7 @@ from .control import randomised
 from .deconvnet import MEANING
 from .deletion import Areas
 from .patches import UnitPatches, cut, reduced, unit_patches, window
-from .pictures import Picture, Tile
+from .pictures import Picture, Tile, digits
 from .scores import rank_correlation, ssim
 from .top import TopActivations
 
@@ -199,11 +199,6 @@ def two(value: float) -> str:
     return f"{round(value, 2) + 0:.2f}"
 
 
-def digits(value: float) -> str:
-    """Three significant digits, thousands in full."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
 def _blocks(unit: UnitPatches, field: ReceptiveField | None, dataset: Dataset, preprocessing: Preprocessing) -> UnitBlocks:
     control = unit.controls if unit.controls is not None else np.zeros_like(unit.projections)
     scale, control_scale = pictures.magnitude(unit.projections), pictures.magnitude(control)
@@ -239,6 +234,6 @@ def _row(unit: UnitBlocks) -> Picture:
 
 
 __all__ = [
-    "AREAS", "SCALE", "WORDS", "LayerAtlas", "PlacedPhoto", "UnitBlocks", "areas_words", "digits", "layer_atlas", "layer_sheet",
+    "AREAS", "SCALE", "WORDS", "LayerAtlas", "PlacedPhoto", "UnitBlocks", "areas_words", "layer_atlas", "layer_sheet",
     "tile_side", "two",
 ]

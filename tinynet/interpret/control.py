@@ -23,7 +23,7 @@ from .deconvnet import deconvnet
 from .units import Unit, record, select
 
 
-def randomised(model: Layer, rng: np.random.Generator, down_to: str | None = None) -> Layer:
+def randomised(model: Layer, rng: np.random.Generator, down_to: str | None = None, share: bool = False) -> Layer:
     """A copy of the model whose weights from the top down to `down_to` (included; None: all) are redrawn.
 
     Every layer gets weights as fresh ones, at the scale of the trained: filters and matrices are drawn from N(0, σ²), σ the root
@@ -32,11 +32,12 @@ def randomised(model: Layer, rng: np.random.Generator, down_to: str | None = Non
     dies, as happens when BatchNorm's statistics of another network stay; pictures are compared without regard to their scale.
 
     down_to: the dotted name of a layer or container; above it stands what comes later in the state dict. A layer that is used
-    twice is redrawn if one of its places is. The model stays as it is. Raises ArgumentError that lists the nearest names.
+    twice is redrawn if one of its places is. The model stays as it is. share: the layers that keep their weights are the model's
+    own, not copies. Raises ArgumentError that lists the nearest names.
     """
     if down_to is not None:
         model.layer(down_to)
-    fresh = copy.deepcopy(model)
+    fresh = copy.deepcopy(model, _kept(model, down_to) if share else None)
     seen: set[int] = set()
     for path, layer in _from_the_top(fresh, down_to):
         if id(layer) not in seen:
@@ -114,6 +115,12 @@ def _from_the_top(model: Layer, down_to: str | None) -> list[tuple[str, Layer]]:
             raise ArgumentError(f"randomised: {down_to!r} holds no layer")
         leaves = leaves[inside[0] :]
     return leaves[::-1]
+
+
+def _kept(model: Layer, down_to: str | None) -> dict[int, Any]:
+    """What is not redrawn, by its id: the memory of a deepcopy that is to leave it as it is."""
+    redrawn = {id(layer) for _, layer in _from_the_top(model, down_to) if _arrays(layer)}
+    return {id(layer): layer for _, layer in model.layers() if not any(id(inner) in redrawn for _, inner in layer.layers())}
 
 
 def _arrays(layer: Layer) -> dict[str, Any]:

@@ -5,9 +5,10 @@ The answer is a class's probability, or the activation of a unit inside as a sha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from math import lcm
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,14 +17,17 @@ from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..nn import Layer
+from ..nn.receptive_field import receptive_fields
 from . import touched
 from .observe import Reached, probabilities, up_to
 from .scores import blur
 from .touched import Touched
 from .units import Record, Unit, select
 
-Ask = Callable[[int, Touched], np.ndarray]
-"""(a photo's number, it with B changed parts) → the answers (B,)."""
+_BATCH = 32
+
+Ask = Callable[[int, Touched, dict[str, Array]], np.ndarray]
+"""(a photo's number, it with B changed parts, what the layers give for it unchanged: see touched.run) → the answers (B,)."""
 
 
 class Curve(NamedTuple):
@@ -39,7 +43,7 @@ class Curve(NamedTuple):
 
 def deletion(
     model: Layer, x: Array, maps: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None,
-    within: Array | None = None, steps: int = 32, spacing: str = "even", baseline: str = "mean", batch_size: int = 32,
+    within: Array | None = None, steps: int = 32, spacing: str = "even", baseline: str = "mean", batch_size: int = _BATCH,
     workers: int | None = None,
 ) -> Curve:
     """Take pixels away, those of the largest `maps` first: the smaller the area, the sooner the answer goes.
@@ -54,23 +58,23 @@ def deletion(
     baseline: what stands in for a pixel: "mean" (0, the mean colour of a normalised photo) or "blur" (the photo under a Gaussian
     whose σ is a tenth of its shorter side). workers: threads that share a batch (None: one a core).
     """
+    order = _order(x, maps, within, steps, spacing)
     with Shards(workers) as shards:
-        ask = _asker(model, x, target, layer, unit, shards)
-        return _curve(ask, x, x, _baseline(x, baseline), maps, within, steps, spacing, batch_size, shards)
+        return _curve(_asker(model, x, target, layer, unit, shards), x, _baseline(x, baseline), order, batch_size, shards)
 
 
 def insertion(
     model: Layer, x: Array, maps: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None,
-    within: Array | None = None, steps: int = 32, spacing: str = "even", baseline: str = "blur", batch_size: int = 32,
+    within: Array | None = None, steps: int = 32, spacing: str = "even", baseline: str = "blur", batch_size: int = _BATCH,
     workers: int | None = None,
 ) -> Curve:
     """Put pixels into the baseline, those of the largest `maps` first: the larger the area, the sooner the answer comes.
 
     Outside `within` stands the baseline, too.
     """
+    order = _order(x, maps, within, steps, spacing)
     with Shards(workers) as shards:
-        ask = _asker(model, x, target, layer, unit, shards)
-        return _curve(ask, x, _baseline(x, baseline), x, maps, within, steps, spacing, batch_size, shards)
+        return _curve(_asker(model, x, target, layer, unit, shards), _baseline(x, baseline), x, order, batch_size, shards)
 
 
 class Areas(NamedTuple):
@@ -82,18 +86,56 @@ class Areas(NamedTuple):
     random_insertion: float
 
 
+def class_areas(model: Layer, x: Array, maps: Array, target: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Deletion's and insertion's areas (M,) in the order of each map (M, H, W), for a class of one photo x (1, C, H, W)."""
+    order = _order(x, maps, None, steps, "cosine")
+    with Shards() as shards:
+        ask = _asker(model, x, target, None, None, shards)
+        gone, come = (_curve(ask, *way, order, _BATCH, shards) for way in ((x, _baseline(x, "mean")), (_baseline(x, "blur"), x)))
+    return gone.area, come.area
+
+
 def unit_areas(
-    model: Layer, x: Array, map: Array, layer: str, unit: Unit, within: Array, steps: int, workers: int | None = None
+    model: Layer, x: Array, map: Array, layer: str, unit: Sequence[int], within: np.ndarray, steps: int,
+    workers: int | None = None,
 ) -> Areas:
-    """How far a map (1, H, W) shows what a unit of one photo x (1, C, H, W) depends on, over the pixels that it sees."""
-    xp = array_module(x)
+    """How far a map (1, H, W) shows what a unit (channel, *position) of one photo x (1, C, H, W) depends on.
+
+    within: (H, W), the pixels that the unit sees. The layers are computed for the part of the photo that holds them, no more.
+    """
+    xp, (channel, *position) = array_module(x), unit
     random = xp.asarray(np.random.default_rng(0).random(map.shape).astype(str(map.dtype)))
-    both = xp.concatenate([map, random])
-    (gone, gone_random), (come, come_random) = (
-        ask(model, x, both, layer=layer, unit=unit, within=within, steps=steps, workers=workers).area.tolist()
-        for ask in (deletion, insertion)
-    )
-    return Areas(gone, come, gone_random, come_random)
+    order = _order(x, xp.concatenate([map, random]), within, steps, "even")
+    rows, columns, position = _part(model, layer, position, order, x.shape[2:])
+    order = order.moved(-rows.start, -columns.start)
+    part, mean, blurred = (v[..., rows, columns] for v in (x, _baseline(x, "mean"), _baseline(x, "blur")))
+    with Shards(workers) as shards:
+        ask = _asker(model, part, None, layer, (channel, *position), shards)
+        gone, come = (_curve(ask, *way, order, _BATCH, shards).area.tolist() for way in ((part, mean), (blurred, part)))
+    return Areas(gone[0], come[0], gone[1], come[1])
+
+
+def _part(
+    model: Layer, layer: str, position: Sequence[int], order: _Order, size: Sequence[int]
+) -> tuple[slice, slice, list[int]]:
+    """Rows and columns of the photo in which the unit sees what it sees in the whole, and its position there.
+
+    They begin at a multiple of all strides up to the layer, so that all windows lie as before. What the padding holds at a new
+    border the unit does not see: otherwise it would see the pixels beyond, too.
+    """
+    strides = []
+    for path, _, field in receptive_fields(model):
+        strides.append(None if field is None else field.jump)
+        if path == layer:
+            break
+    if strides[-1] is None or any(not float(s).is_integer() for field in strides if field is not None for s in field):
+        return slice(0, size[0]), slice(0, size[1]), list(position)
+    begins, at = [], []
+    for axis, seen in enumerate((order.rows, order.columns)):
+        step = lcm(*(int(field[axis]) for field in strides if field is not None))
+        begins.append(seen.start // step * step)
+        at.append(position[axis] - begins[-1] // int(strides[-1][axis]))
+    return slice(begins[0], order.rows.stop), slice(begins[1], order.columns.stop), at
 
 
 def _asker(model: Layer, x: Array, target: Any, layer: str | None, unit: Unit | None, shards: Shards) -> Ask:
@@ -106,7 +148,7 @@ def _asker(model: Layer, x: Array, target: Any, layer: str | None, unit: Unit | 
             else np.broadcast_to(to_host(xp.asarray(target)), (len(x),))
         )
 
-        def probability(photo: int, changed: Touched) -> np.ndarray:
+        def probability(photo: int, changed: Touched, clean: dict[str, Array]) -> np.ndarray:
             return probabilities(model(changed.whole()))[:, chosen[photo]]
 
         return probability
@@ -115,33 +157,46 @@ def _asker(model: Layer, x: Array, target: Any, layer: str | None, unit: Unit | 
     axes = tuple(range(1, whole.ndim))
     value = to_host((whole * mask).sum(axis=axes)).astype(np.float64)
     channel: Any = unit[0] if isinstance(unit, (tuple, list)) else unit
-    clean: dict[int, dict[str, Array]] = {i: {} for i in range(len(x))}     # of each photo: what the layers give for it unchanged
 
-    def share(photo: int, changed: Touched) -> np.ndarray:
+    def share(photo: int, changed: Touched, clean: dict[str, Array]) -> np.ndarray:
         here: list[Array] = []
 
-        def see(state: touched.State) -> None:
+        def see(_: str, state: touched.State) -> None:
             here.append(state.map(channel) if isinstance(state, Touched) else state[:, channel])
             raise Reached
 
         with suppress(Reached):
-            touched.run(model, changed, clean[photo], touched.Look(layer, see))
+            touched.run(model, changed, clean, touched.Look((layer,), see))
         found = to_host((here[0] * mask[photo, channel]).reshape(len(here[0]), -1).sum(axis=1)).astype(np.float64)
         return found / value[photo] if value[photo] else np.zeros_like(found)
 
     return share
 
 
-def _curve(
-    ask: Ask, x: Array, first: Array, then: Array, maps: Array, within: Array | None, steps: int, spacing: str, batch_size: int,
-    shards: Shards,
-) -> Curve:
-    """From `first` to `then`, pixel by pixel."""
-    xp, (n, _, h, w), count = array_module(x), x.shape, len(maps)
-    if tuple(maps.shape[1:]) != (h, w) or (n != count and n != 1):
+class _Order(NamedTuple):
+    """When each pixel changes."""
+
+    rows: slice
+    columns: slice
+    """Of the box that holds all that take part."""
+    place: Array
+    """(M, 1, h, w): for each map, in the box, 0 for the most important pixel, and so on."""
+    counts: np.ndarray
+    """(S + 1,): how many are changed at each look."""
+
+    def moved(self, down: int, right: int) -> _Order:
+        rows, columns = self.rows, self.columns
+        return self._replace(
+            rows=slice(rows.start + down, rows.stop + down), columns=slice(columns.start + right, columns.stop + right)
+        )
+
+
+def _order(x: Array, maps: Array, within: Array | None, steps: int, spacing: str) -> _Order:
+    n, _, h, w = x.shape
+    if tuple(maps.shape[1:]) != (h, w) or (n != len(maps) and n != 1):
         raise ShapeError(f"expected maps {(n, h, w)}, one value a pixel of x, got {tuple(maps.shape)}")
-    if steps < 1 or batch_size < 1:
-        raise ArgumentError(f"expected steps and batch_size of at least 1, got {steps}, {batch_size}")
+    if steps < 1:
+        raise ArgumentError(f"expected steps of at least 1, got {steps}")
     if spacing not in ("even", "cosine"):
         raise ArgumentError(f'expected spacing "even" or "cosine", got {spacing!r}')
     taking = np.ones((h, w), bool) if within is None else np.asarray(to_host(within)).astype(bool)
@@ -149,38 +204,48 @@ def _curve(
         raise ShapeError(f"expected within {(h, w)} with at least one pixel, got {taking.shape} with {int(taking.sum())}")
     pixels = int(taking.sum())
     even = np.linspace(0, 1, min(steps, pixels) + 1)
-    gone = np.unique((pixels * (even if spacing == "even" else (1 - np.cos(np.pi * even)) / 2)).round().astype(int))
-    steps = len(gone) - 1
+    counts = np.unique((pixels * (even if spacing == "even" else (1 - np.cos(np.pi * even)) / 2)).round().astype(int))
     rows, columns = (slice(int(at.min()), int(at.max()) + 1) for at in taking.nonzero())
-    place = xp.asarray(_places(to_host(maps), taking)[..., rows, columns])      # (M, 1, h', w'): 0 for the most important pixel
-    found = np.empty((count, steps + 1))
+    return _Order(rows, columns, array_module(x).asarray(_places(to_host(maps), taking)[..., rows, columns]), counts)
 
-    def answers(photo: int, part: np.ndarray) -> np.ndarray:
+
+def _places(maps: np.ndarray, taking: np.ndarray) -> np.ndarray:
+    """(M, H, W) → (M, 1, H, W): the place of each pixel in the order of falling importance; those that do not take part last."""
+    pixels = np.flatnonzero(taking)
+    pixels = pixels[np.random.default_rng(0).random(taking.size)[pixels].argsort()]     # the order that equal ones go in
+    flat = maps.reshape(len(maps), -1)[:, pixels]
+    order = pixels[np.argsort(-flat, axis=1, kind="stable")]
+    place = np.full((len(maps), taking.size), taking.size, np.int32)
+    np.put_along_axis(place, order, np.arange(len(pixels), dtype=np.int32)[None], axis=1)
+    return place.reshape(len(maps), 1, *maps.shape[1:])
+
+
+def _curve(ask: Ask, first: Array, then: Array, order: _Order, batch_size: int, shards: Shards) -> Curve:
+    """From `first` to `then`, pixel by pixel. (N, C, H, W), one for each map of the order, or one for all."""
+    if batch_size < 1:
+        raise ArgumentError(f"expected batch_size of at least 1, got {batch_size}")
+    xp, n, count = array_module(first), len(first), len(order.place)
+    rows, columns, place, counts = order
+    found = np.empty((count, len(counts)))
+    last = len(counts) - 1
+
+    def answers(photo: int, clean: dict[str, Array], part: np.ndarray) -> np.ndarray:
         """For each (map, step) of the part."""
         old, new = (images[photo, :, rows, columns] for images in (first, then))
-        block = xp.stack([xp.where(place[i] < int(gone[s]), new, old) for i, s in part])
-        return ask(photo, Touched(first[photo : photo + 1], block, np.tile([rows.start, columns.start], (len(part), 1))))
+        block = xp.stack([xp.where(place[i] < int(counts[s]), new, old) for i, s in part])
+        starts = np.tile([rows.start, columns.start], (len(part), 1))
+        return ask(photo, Touched(first[photo : photo + 1], block, starts), clean)
 
     for photo in range(n):
         own = range(count) if n == 1 else [photo]
         # Nothing changed, and all changed, are the same for all maps.
-        todo = [(own[0], 0), (own[0], steps), *((i, s) for i in own for s in range(1, steps))]
-        work = partial(answers, photo)
+        todo = [(own[0], 0), (own[0], last), *((i, s) for i in own for s in range(1, last))]
+        work = partial(answers, photo, {})
         for part in np.array_split(np.array(todo), -(-len(todo) // batch_size)):
             found[part[:, 0], part[:, 1]] = np.concatenate(shards.apply(work, part) if xp is np else [work(part)])
-        found[own, 0], found[own, steps] = found[own[0], 0], found[own[0], steps]
-    shares = gone / pixels
+        found[own, 0], found[own, last] = found[own[0], 0], found[own[0], last]
+    shares = counts / counts[-1]
     return Curve(shares, found, np.asarray(np.trapezoid(found, shares, axis=1)))
-
-
-def _places(maps: np.ndarray, taking: np.ndarray) -> np.ndarray:
-    """(N, H, W) → (N, 1, H, W): the place of each pixel in the order of falling importance; those that do not take part last."""
-    flat, out = maps.reshape(len(maps), -1), ~taking.ravel()
-    ties = np.random.default_rng(0).random(flat.shape[1])
-    order = np.stack([np.lexsort((ties, -row, out)) for row in flat.astype(np.float64)])
-    place = np.empty_like(order)
-    np.put_along_axis(place, order, np.arange(flat.shape[1])[None], axis=1)
-    return place.reshape(len(maps), 1, *maps.shape[1:])
 
 
 def _baseline(x: Array, kind: str) -> Array:
@@ -191,4 +256,4 @@ def _baseline(x: Array, kind: str) -> Array:
     raise ArgumentError(f'expected baseline "mean" or "blur", got {kind!r}')
 
 
-__all__ = ["Areas", "Curve", "deletion", "insertion", "unit_areas"]
+__all__ = ["Areas", "Curve", "class_areas", "deletion", "insertion", "unit_areas"]

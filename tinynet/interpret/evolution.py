@@ -25,7 +25,7 @@ from .control import randomised
 from .deconvnet import deconvnet
 from .observe import beside_model, observe, unit_each
 from .patches import cut, window
-from .pictures import PERCENTILE, Tile, centred, sheet
+from .pictures import PERCENTILE, Tile, centred, digits, sheet
 from .scores import ssim
 from .units import record
 
@@ -181,7 +181,7 @@ def plot_evolution(
             row: list[Tile | None] = []
             for epoch in epochs:
                 frame = found.get((layer, channel, epoch))
-                caption = "" if frame is None else f"photo {frame.image}: {frame.value:.3g}"
+                caption = "" if frame is None else f"photo {frame.image}: {digits(frame.value)}"
                 dead = frame is not None and frame.value <= 0
                 row.append(None if frame is None else Tile(centred(frame.projection), caption + (" (silent)" if dead else "")))
             last = found.get((layer, channel, epochs[-1]))

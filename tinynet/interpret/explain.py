@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, array_module, to_host
+from ..distributed.memory import MOST, KeptMemory
 from ..errors import ArgumentError, ShapeError
 from ..nn import Layer
 from ..nn.containers import Container
@@ -21,7 +22,7 @@ from ..nn.receptive_field import receptive_field
 from . import scores
 from .control import randomised, untrained
 from .deconvnet import deconvnet
-from .deletion import Areas, deletion, insertion, unit_areas
+from .deletion import Areas, class_areas, unit_areas
 from .family import Method, family
 from .observe import last_stage, one_input, probabilities, stages
 from .patches import Window, cut, seen, window
@@ -149,7 +150,9 @@ def controls_of(model: Layer, seed: int = 0) -> list[Control]:
     if not weighted:
         raise ArgumentError("explain: the model has no filters and no matrix; there is nothing to redraw")
     chosen = dict.fromkeys([weighted[-1], weighted[len(weighted) // 2], weighted[0]])
-    return [Control(path, randomised(model, np.random.default_rng(seed), path), path == weighted[0]) for path in chosen]
+    return [
+        Control(path, randomised(model, np.random.default_rng(seed), path, share=True), path == weighted[0]) for path in chosen
+    ]
 
 
 def explain(
@@ -178,11 +181,12 @@ def explain(
     cam = last_stage(model) if stages(model) else None
     asked = [m for m in methods if cam is not None or m.name not in ("Grad-CAM", "occlusion")]
     mask = None if mask is None else to_host(mask).astype(bool)
-    shown = {
-        layer: _units(model, _below(model, layer, controls), x, layer, channels, units, mask, max(1, steps // 2))
-        for layer, channels in wanted.items()
-    }
-    maps, random_order = _maps(model, controls, x, int(target), asked, cam, mask, steps)
+    with KeptMemory(MOST):
+        shown = {
+            layer: _units(model, _below(model, layer, controls), x, layer, channels, units, mask, max(1, steps // 2))
+            for layer, channels in wanted.items()
+        }
+        maps, random_order = _maps(model, controls, x, int(target), asked, cam, mask, steps)
     reason = untrained(model)
     return Explanation(
         to_host(x)[0], int(target), p, shown, maps, cam, random_order, mask,
@@ -225,7 +229,7 @@ def _below(model: Layer, layer: str, controls: Sequence[Control]) -> list[Contro
     if not own or own[-1] == controls[-1].down_to:
         return [controls[-1]]
     seed = np.random.default_rng(0)
-    return [Control(own[-1], randomised(model, seed, own[-1]), False), controls[-1]]
+    return [Control(own[-1], randomised(model, seed, own[-1], share=True), False), controls[-1]]
 
 
 def _units(
@@ -267,18 +271,17 @@ def _maps(
 ) -> tuple[list[ClassMap], tuple[float, float]]:
     """Each method's, and deletion and insertion in random order."""
     xp, classes = array_module(x), array_module(x).asarray(np.array([target]))
-    attributions = [method.ask(model, x, classes, cam or "") for method in methods]
-    maps = [method.importance(attribution) for method, attribution in zip(methods, attributions, strict=True)]
+    networks = [model, *(control.model for control in controls)]
+    attributions = [method.of_each(networks, x, classes, cam or "") for method in methods]
+    maps = [method.importance(true) for method, (true, *_) in zip(methods, attributions, strict=True)]
     random = xp.asarray(np.random.default_rng(0).random((1, *x.shape[2:])))
     orders = xp.concatenate([*(m.astype("float64") for m in maps), random])
-    gone, come = (f(model, x, orders, target, steps=steps, spacing="cosine").area.tolist() for f in (deletion, insertion))
-    *areas, random_order = zip(gone, come, strict=True)
+    *areas, random_order = zip(*(area.tolist() for area in class_areas(model, x, orders, target, steps)), strict=True)
     found = []
     for method, attribution, map, (deleted, inserted) in zip(methods, attributions, maps, areas, strict=True):
-        true, importance = to_host(attribution)[0], to_host(map)[0]
-        likeness = []
-        for control in controls:
-            other = to_host(method.ask(control.model, x, classes, cam or ""))[0]
+        true, *redrawn = (to_host(v)[0] for v in attribution)
+        importance, likeness = to_host(map)[0], []
+        for control, other in zip(controls, redrawn, strict=True):
             likeness.append(Likeness(control.down_to, other, scores.rank_correlation(true, other), scores.ssim(true, other)))
         pointing, energy = (None, None) if mask is None else _inside(importance, mask)
         found.append(

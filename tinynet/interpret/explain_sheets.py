@@ -62,7 +62,7 @@ def class_sheet(
     words = [
         f"Maps for the class {name}. In three colours: gradients and projections, channel by channel. Orange speaks for the "
         "class, purple against it. Grad-CAM: dark blue is 0, yellow its largest value. "
-        + SCALE.replace("Mid grey is 0", "Mid grey, and white between orange and blue, is 0").replace(
+        + SCALE.replace("Mid grey is 0", "Mid grey, and white between orange and purple, is 0").replace(
             "each block of projections", "each map"),
         f"Laid over: the importance of a pixel, under a Gaussian of {_sigma(shown.shape):.1g} pixels. Below, the controls: "
         "weights redrawn from the top down to the layer named. ranks: Spearman's correlation with the true map; SSIM: "
@@ -126,7 +126,7 @@ def _unit_caption(unit: UnitPicture) -> str:
     place = f" ({', '.join(map(str, unit.position))})" if unit.position else ""
     likeness = ", ".join(two(control.likeness) for control in unit.controls)
     inside = f" · {_inside(unit)}" if unit.energy is not None else ""
-    return f"unit {unit.channel}{place}: {unit.value:.3g} · like {likeness} · {areas_words(unit.areas)}{inside}"
+    return f"unit {unit.channel}{place}: {pictures.digits(unit.value)} · like {likeness} · {areas_words(unit.areas)}{inside}"
 
 
 def _inside(made: ClassMap | UnitPicture) -> str:

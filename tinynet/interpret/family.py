@@ -19,7 +19,7 @@ from .deconvnet import deconvnet
 from .gradients import input_x_gradient, integrated_gradients, saliency, smoothgrad
 from .guided import guided_backprop
 from .observe import last_stage
-from .occlusion import occlusion
+from .occlusion import covered
 from .scores import centre_guess, chance, energy_inside, importance, pointing
 from .units import record, select
 
@@ -27,12 +27,26 @@ Ask = Callable[[Layer, Array, Array, str], Array]
 """(model, x (N, C, H, W), classes (N,), the layer of Grad-CAM) → attribution."""
 
 
+AskEach = Callable[[Sequence[Layer], Array, Array, str], list[Array]]
+"""The same of several networks, which are asked about the same classes."""
+
+
 class Method(NamedTuple):
-    """One way to ask. signed: whether the sign says for or against the class; otherwise its magnitude alone is of interest."""
+    """One way to ask. signed: whether the sign says for or against the class; otherwise its magnitude alone is of interest.
+
+    ask_each: of several networks at once, where that costs less than one after the other.
+    """
 
     name: str
     signed: bool
     ask: Ask
+    ask_each: AskEach | None = None
+
+    def of_each(self, models: Sequence[Layer], x: Array, target: Array, layer: str) -> list[Array]:
+        """What `ask` gives for each of the networks. The lower layers that they share with the first are computed once."""
+        if self.ask_each is not None:
+            return self.ask_each(models, x, target, layer)
+        return [self.ask(model, x, target, layer) for model in models]
 
     def importance(self, attribution: Array) -> Array:
         """(N, C, H, W) → (N, H, W): how much each pixel counts."""
@@ -41,6 +55,10 @@ class Method(NamedTuple):
 
 def _asked(way: Callable[[Layer], Attribution]) -> Ask:
     return lambda model, x, target, layer: way(model).attribute(x, target)
+
+
+def _averaged(name: str, signed: bool, way: Callable[[Layer], integrated_gradients | smoothgrad]) -> Method:
+    return Method(name, signed, _asked(way), lambda models, x, target, layer: way(models[0]).of_each(models[1:], x, target))
 
 
 def _deconvnet(model: Layer, x: Array, target: Array, layer: str) -> Array:
@@ -53,10 +71,10 @@ def _grad_cam(model: Layer, x: Array, target: Array, layer: str) -> Array:
     return grad_cam(model, layer).attribute(x, target)
 
 
-def _occlusion(model: Layer, x: Array, target: Array, layer: str) -> Array:
+def _occlusion(models: Sequence[Layer], x: Array, target: Array, layer: str) -> list[Array]:
     """What covering a pixel costs in probability, by squares of a quarter of the shorter side, one photo after the other."""
-    maps = [occlusion(model, x[i], int(t), layer=layer).attribution() for i, t in enumerate(to_host(target))]
-    return array_module(x).asarray(np.stack(maps)[:, None].astype(str(x.dtype)))
+    photos = [[found.attribution() for found in covered(models, x[i], int(t))] for i, t in enumerate(to_host(target))]
+    return [array_module(x).asarray(np.stack(maps)[:, None].astype(str(x.dtype))) for maps in zip(*photos, strict=True)]
 
 
 def family(steps: int = 50, samples: int = 25) -> tuple[Method, ...]:
@@ -67,10 +85,10 @@ def family(steps: int = 50, samples: int = 25) -> tuple[Method, ...]:
     return (
         Method("saliency", False, _asked(saliency)),
         Method("input × gradient", True, _asked(input_x_gradient)),
-        Method("integrated gradients", True, _asked(lambda model: integrated_gradients(model, steps))),
-        Method("SmoothGrad", False, _asked(lambda model: smoothgrad(model, samples))),
+        _averaged("integrated gradients", True, lambda model: integrated_gradients(model, steps)),
+        _averaged("SmoothGrad", False, lambda model: smoothgrad(model, samples)),
         Method("Grad-CAM", True, _grad_cam),
-        Method("occlusion", True, _occlusion),
+        Method("occlusion", True, lambda model, x, target, layer: _occlusion([model], x, target, layer)[0], _occlusion),
         Method("guided backprop", False, _asked(guided_backprop)),
         Method("deconvnet", False, _deconvnet),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
 from ..nn import Layer
 from .attribution import Attribution
+from .fork import Fork
 from .units import Unit, record, select, targets
 
 
@@ -54,16 +55,25 @@ class _Averaged(Attribution):
         """The mask of the units in question, chosen at x: they stay the same for all inputs, also for "max"."""
         return self.share(lambda x, target: select(record(self.model, x, layer), target, unit), x, targets(x, target))
 
-    def summed(self, x: Array, mask: Array, layer: str | None, points: Iterable[tuple[float, int, Array]]) -> Array:
-        """Σ weight · gradient of image i's unit at the input (C, …), over the points (weight, i, input). Of x's shape."""
-        xp, total, points = array_module(x), array_module(x).zeros_like(x), iter(points)
+    def summed(
+        self, x: Array, mask: Array, layer: str | None, points: Iterable[tuple[float, int, Array]], others: Sequence[Layer] = ()
+    ) -> Array:
+        """Σ weight · gradient of image i's unit at the input (C, …), over the points (weight, i, input).
+
+        Of the model and of the others beside it, of which `layer` is None: (1 + others, *x's shape).
+        """
+        xp, points, fork = array_module(x), iter(points), Fork(self.model, others)
+        total = xp.zeros((1 + len(others), *x.shape), dtype=x.dtype)
+
+        def gradients(x: Array, mask: Array) -> Array:          # (N, networks, …)
+            if layer is None:
+                return xp.stack(fork.back(self, x, mask), axis=1)
+            return self.back(record(self.model, x, layer), mask)[:, None]
+
         while batch := list(islice(points, self.batch_size)):
-            inputs = xp.stack([point for _, _, point in batch])
-            gradients = self.share(
-                lambda x, mask: self.back(record(self.model, x, layer), mask), inputs, xp.stack([mask[i] for _, i, _ in batch])
-            )
-            for (weight, i, _), gradient in zip(batch, gradients, strict=True):
-                total[i] += x.dtype.type(weight) * gradient
+            found = self.share(gradients, xp.stack([x for _, _, x in batch]), xp.stack([mask[i] for _, i, _ in batch]))
+            for (weight, i, _), gradient in zip(batch, found, strict=True):
+                total[:, i] += x.dtype.type(weight) * gradient
         return total
 
 
@@ -86,6 +96,15 @@ class integrated_gradients(_Averaged):
         self, x: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None, baseline: Array | float = 0.0
     ) -> Array:
         """As Attribution.attribute. baseline: an array of x's shape or one image's, or a number; 0 is the mean colour."""
+        return self._along(x, self.unit(x, target, layer, unit), layer, baseline, ())[0]
+
+    def of_each(self, others: Sequence[Layer], x: Array, target: Any = None, baseline: Array | float = 0.0) -> list[Array]:
+        """What `attribute` gives for a class, of the model and of each other network, at little more than what they differ in
+        (Fork). target: as in attribute; None: the class that the model says.
+        """
+        return list(self._along(x, self.unit(x, target, None, None), None, baseline, others))
+
+    def _along(self, x: Array, mask: Array, layer: str | None, baseline: Array | float, others: Sequence[Layer]) -> Array:
         xp = array_module(x)
         if hasattr(baseline, "shape") and tuple(baseline.shape) not in ((), tuple(x.shape), tuple(x.shape[1:])):
             raise ShapeError(f"integrated_gradients: expected baseline {tuple(x.shape)}, got {tuple(baseline.shape)}")
@@ -95,7 +114,7 @@ class integrated_gradients(_Averaged):
             (weight, i, x[i] - x.dtype.type(1 - point) * difference[i])
             for i in range(len(x)) for point, weight in zip((points + 1) / 2, weights / 2, strict=True)
         )
-        return self.summed(x, self.unit(x, target, layer, unit), layer, line) * difference
+        return self.summed(x, mask, layer, line, others) * difference
 
 
 class smoothgrad(_Averaged):
@@ -117,8 +136,16 @@ class smoothgrad(_Averaged):
         self.samples, self.noise, self.seed_ = samples, noise, seed
 
     def attribute(self, x: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None) -> Array:
+        return self._around(x, self.unit(x, target, layer, unit), layer, ())[0]
+
+    def of_each(self, others: Sequence[Layer], x: Array, target: Any = None) -> list[Array]:
+        """What `attribute` gives for a class, of the model and of each other network, with the same noise for all, at little more
+        than what they differ in (Fork). target: as in attribute; None: the class that the model says.
+        """
+        return list(self._around(x, self.unit(x, target, None, None), None, others))
+
+    def _around(self, x: Array, mask: Array, layer: str | None, others: Sequence[Layer]) -> Array:
         xp, rng = array_module(x), np.random.default_rng(self.seed_)
-        mask = self.unit(x, target, layer, unit)
         axes = tuple(range(1, x.ndim))
         sigma = self.noise * (x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))
 
@@ -127,4 +154,4 @@ class smoothgrad(_Averaged):
                 noisy = x + sigma * xp.asarray(rng.standard_normal(x.shape).astype(str(x.dtype)))
                 yield from ((1.0, i, copy) for i, copy in enumerate(noisy))
 
-        return self.summed(x, mask, layer, copies()) / self.samples
+        return self.summed(x, mask, layer, copies(), others) / self.samples

@@ -27,7 +27,7 @@ from .attribution import Attribution
 from .filters import _conv
 from .observe import beside_model, unit_each
 from .patches import Window, cut, window
-from .pictures import PERCENTILE, Tile, centred, photo, sheet
+from .pictures import PERCENTILE, Tile, centred, digits, photo, sheet
 from .scores import blur as smoothed
 from .units import record
 
@@ -143,7 +143,8 @@ def plot_maximisation(
         ]
         said = [classes[c] if result.layer is None and len(classes) else f"map {c}" for c in result.channels]
         rows.append([
-            Tile(picture, f"{name}: {value:.3g}") for picture, name, value in zip(shown, said, result.activations, strict=True)
+            Tile(picture, f"{name}: {digits(value)}")
+            for picture, name, value in zip(shown, said, result.activations, strict=True)
         ])
     grey = f"Mid grey is 0, the ends of the scale are the {PERCENTILE:g}th percentile of each picture's magnitude. "
     notes = (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,19 +19,20 @@ from ..functional._check import integers
 from ..nn import Layer
 from . import panels, touched
 from .deconvnet import MEANING, deconvnet
+from .fork import Fork
 from .observe import last_stage, observe, one_input, probabilities
-from .pictures import Picture, centred, photo
+from .pictures import Picture, centred, digits, photo
 from .scores import ssim
+from .touched import Touched
 
 
 @dataclass(frozen=True)
-class Occlusion:
-    """What covering each part of one photo with a grey square does to the network.
+class Covered:
+    """What a network says of one photo while a grey square covers each part of it.
 
     tops (R,), lefts (K,): the squares' upper and left edges, pixels; the last ones are moved to the border, so that every pixel
     is covered. patch: the squares' height and width. size: that of the input.
-    logits: (R, K, classes). activation: (R, K), the sum over map `channel` of `layer`. Both also for the whole photo.
-    target: the class that `probability` is of. projection: (3, H, W), the deconvnet's of that map's strongest activation.
+    target: the class that `probability` is of. logits: (R, K, classes). whole_logits: (classes,), for the whole photo.
     """
 
     tops: np.ndarray
@@ -39,14 +40,9 @@ class Occlusion:
     patch: tuple[int, int]
     stride: tuple[int, int]
     size: tuple[int, int]
-    layer: str
-    channel: int
     target: int
     logits: np.ndarray
-    activation: np.ndarray
     whole_logits: np.ndarray
-    whole_activation: float
-    projection: np.ndarray
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -79,13 +75,10 @@ class Occlusion:
     def attribution(self, of: str = "probability") -> np.ndarray:
         """(H, W): what covering each pixel costs, the mean drop over the squares that cover it.
 
-        of: "probability" of the target, its "logit" (Captum's Occlusion of the model), or the "activation" of the map.
+        of: "probability" of the target, its "logit" (Captum's Occlusion of the model), or, where one was followed, the
+        "activation" of the map.
         """
-        drops = {
-            "probability": lambda: self.whole_probability - self.probability,
-            "logit": lambda: self.whole_logits[self.target] - self.logits[..., self.target],
-            "activation": lambda: self.whole_activation - self.activation,
-        }
+        drops = self._drops()
         if of not in drops:
             raise ArgumentError(f"attribution: expected one of {', '.join(drops)}, got {of!r}")
         drop = drops[of]()
@@ -95,6 +88,31 @@ class Occlusion:
         )                                                       # (H, R) and (W, K): which squares cover a row, a column
         count = rows.sum(axis=1)[:, None] * columns.sum(axis=1)
         return rows.astype(float) @ drop @ columns.T.astype(float) / count
+
+    def _drops(self) -> dict[str, Callable[[], np.ndarray]]:
+        """What covering costs at each position, (R, K)."""
+        return {
+            "probability": lambda: self.whole_probability - self.probability,
+            "logit": lambda: self.whole_logits[self.target] - self.logits[..., self.target],
+        }
+
+
+@dataclass(frozen=True)
+class Occlusion(Covered):
+    """What covering does to the classes, and to one map.
+
+    activation: (R, K), the sum over map `channel` of `layer`; whole_activation: for the whole photo. projection: (3, H, W), the
+    deconvnet's of that map's strongest activation.
+    """
+
+    layer: str
+    channel: int
+    activation: np.ndarray
+    whole_activation: float
+    projection: np.ndarray
+
+    def _drops(self) -> dict[str, Callable[[], np.ndarray]]:
+        return {**super()._drops(), "activation": lambda: self.whole_activation - self.activation}
 
 
 def occlusion(
@@ -113,56 +131,55 @@ def occlusion(
     Raises ArgumentError for a layer, map, class, patch or stride that does not fit.
     """
     x = one_input("occlusion", x)
-    height, width = x.shape[2:]
-    ph, pw = _pair("patch", max(1, min(height, width) // 4) if patch is None else patch)
-    sh, sw = _pair("stride", (max(1, ph // 4), max(1, pw // 4)) if stride is None else stride)
-    if ph > height or pw > width:
-        raise ArgumentError(f"occlusion: expected a patch of at most {height}×{width} pixels, got {ph}×{pw}")
-    if sh > ph or sw > pw:
-        raise ArgumentError(f"occlusion: expected a stride of at most the patch, {ph}×{pw}, got {sh}×{sw}; it would leave gaps")
-    if batch_size < 1:
-        raise ArgumentError(f"occlusion: expected batch_size of at least 1, got {batch_size}")
-    xp = array_module(x)
-    colour = xp.asarray(np.broadcast_to(np.reshape(np.asarray(fill, dtype=str(x.dtype)), (-1, 1, 1)), (x.shape[1], ph, pw)))
+    squares = _squares(x, patch, stride, fill)
     layer = last_stage(model) if layer is None else layer
-
     whole = observe(model, x, [layer])
     maps, logits = to_host(whole.layers[layer])[0], to_host(whole.output)[0]
-    if maps.ndim < 1 or logits.ndim != 1:
-        raise ShapeError(f"occlusion: expected a model with an output (N, classes), got {tuple(whole.output.shape)}")
+    if maps.ndim < 1:
+        raise ShapeError(f"occlusion: expected a layer with maps (N, C, …), {layer!r} has none")
     channel = int(maps.reshape(len(maps), -1).max(axis=1).argmax()) if channel is None else channel
     _check("map", f"layer {layer!r}", channel, len(maps))
-    target = int(logits.argmax()) if target is None else target
-    _check("class", "the model", target, len(logits))
-
-    tops, lefts = _edges(height, ph, sh), _edges(width, pw, sw)
-    places = np.array(list(product(tops, lefts)))                # (P, 2)
+    target = _target(logits, target)
     clean: dict[str, Array] = {}
 
-    def covered(part: np.ndarray) -> tuple[Array, Array]:
-        """Logits (B, classes) and the map's sum (B,) with the square at each of these places."""
-        sums: list[Array] = []
+    def ask(state: Touched) -> tuple[Array, Array]:
+        """Logits (B, classes) and the map's sum (B,)."""
+        there: dict[str, touched.State] = {}
+        output = touched.run(model, state, clean, touched.Look((layer,), there.__setitem__))
+        maps = there[layer]
+        return output, maps.total(channel) if isinstance(maps, Touched) else _total(maps[:, channel])
 
-        def see(state: touched.State) -> None:
-            if not sums:
-                sums.append(state.total(channel) if isinstance(state, touched.Touched) else _total(state[:, channel]))
-
-        square = xp.repeat(colour[None], len(part), axis=0)
-        output = touched.run(model, touched.Touched(x, square, part), clean, touched.Look(layer, see))
-        return to_host(output), to_host(sums[0])
-
-    first = covered(places[:1])                                 # and what the layers give without a square
-    found = []
-    with Shards(workers) as shards:
-        for begin in range(1, len(places), batch_size):
-            found += shards.apply(covered, places[begin : begin + batch_size])
-    all_logits, activation = (np.concatenate(parts) for parts in zip(first, *found, strict=True))
-    grid = len(tops), len(lefts)
+    found, activation = _slide(x, squares, ask, batch_size, workers)
     return Occlusion(
-        np.array(tops), np.array(lefts), (ph, pw), (sh, sw), (height, width), layer, channel, target,
-        all_logits.reshape(*grid, -1), activation.reshape(grid), logits, float(to_host(_total(maps[channel][None]))[0]),
+        *squares[:4], tuple(x.shape[2:]), target, found, logits, layer, channel, activation,
+        float(to_host(_total(maps[channel][None]))[0]),
         to_host(deconvnet(model).attribute(x, layer=layer, unit=(channel, "max")))[0],
     )
+
+
+def covered(
+    models: Sequence[Layer], x: Array, target: int | None = None, *, patch: int | Sequence[int] | None = None,
+    stride: int | Sequence[int] | None = None, fill: float | Sequence[float] = 0.0, batch_size: int = 32,
+    workers: int | None = None,
+) -> list[Covered]:
+    """As occlusion, but the classes alone, and of several networks at once; the lower layers that they share with the first are
+    computed once (Fork). target: None: what the first says.
+    """
+    x = one_input("occlusion", x)
+    squares, fork = _squares(x, patch, stride, fill), Fork(models[0], models[1:])
+    whole = [to_host(model(x))[0] for model in models]
+    target = _target(whole[0], target)
+    clean: list[dict[str, Array]] = [{} for _ in models]
+
+    def ask(state: Touched) -> tuple[Array, ...]:
+        there: dict[str, touched.State] = {}
+        first = touched.run(fork.model, state, clean[0], touched.Look(fork.places, there.__setitem__))
+        behind = zip(fork.places, fork.heads, clean[1:], strict=True)
+        return first, *(touched.run(head, there.get(place, state), kept) for place, head, kept in behind)
+
+    found = _slide(x, squares, ask, batch_size, workers)
+    size = tuple(x.shape[2:])
+    return [Covered(*squares[:4], size, target, *both) for both in zip(found, whole, strict=True)]
 
 
 def plot_occlusion(
@@ -191,7 +208,7 @@ def plot_occlusion(
     board.picture("(a) photo", picture, caption, box=(top, left, ph, pw))
     board.map(
         f"(b) map {result.channel} of {result.layer}", result.at_pixels(result.activation),
-        f"summed activation; {result.whole_activation:.3g} uncovered", least=0.2 * abs(result.whole_activation),
+        f"summed activation; {digits(result.whole_activation)} uncovered", least=0.2 * abs(result.whole_activation),
     )
     board.picture("(c) projection of that map", centred(result.projection), "deconvnet, strongest activation;\nmid grey is 0")
     if control is not None:
@@ -211,13 +228,62 @@ def plot_occlusion(
     return board.save(path, notes, command)
 
 
+class _Squares(NamedTuple):
+    """Where they are, and their colour (C, *patch)."""
+
+    tops: np.ndarray
+    lefts: np.ndarray
+    patch: tuple[int, int]
+    stride: tuple[int, int]
+    colour: Array
+
+
+def _squares(
+    x: Array, patch: int | Sequence[int] | None, stride: int | Sequence[int] | None, fill: float | Sequence[float]
+) -> _Squares:
+    xp, (height, width) = array_module(x), x.shape[2:]
+    ph, pw = _pair("patch", max(1, min(height, width) // 4) if patch is None else patch)
+    sh, sw = _pair("stride", (max(1, ph // 4), max(1, pw // 4)) if stride is None else stride)
+    if ph > height or pw > width:
+        raise ArgumentError(f"occlusion: expected a patch of at most {height}×{width} pixels, got {ph}×{pw}")
+    if sh > ph or sw > pw:
+        raise ArgumentError(f"occlusion: expected a stride of at most the patch, {ph}×{pw}, got {sh}×{sw}; it would leave gaps")
+    colour = xp.asarray(np.broadcast_to(np.reshape(np.asarray(fill, dtype=str(x.dtype)), (-1, 1, 1)), (x.shape[1], ph, pw)))
+    tops, lefts = (np.array([*range(0, n - p, s), n - p]) for n, p, s in ((height, ph, sh), (width, pw, sw)))
+    return _Squares(tops, lefts, (ph, pw), (sh, sw), colour)
+
+
+def _slide(
+    x: Array, squares: _Squares, ask: Callable[[Touched], tuple[Array, ...]], batch_size: int, workers: int | None
+) -> list[np.ndarray]:
+    """What `ask` gives for the photo with the square at each place: arrays (B, …), of which are made (R, K, …)."""
+    if batch_size < 1:
+        raise ArgumentError(f"occlusion: expected batch_size of at least 1, got {batch_size}")
+    places = np.array(list(product(squares.tops, squares.lefts)))
+
+    def part(places: np.ndarray) -> tuple[np.ndarray, ...]:
+        square = array_module(x).repeat(squares.colour[None], len(places), axis=0)
+        return tuple(to_host(values) for values in ask(Touched(x, square, places)))
+
+    found = [part(places[:1])]                                  # and what the layers give without a square
+    with Shards(workers) as shards:
+        for begin in range(1, len(places), batch_size):
+            found += shards.apply(part, places[begin : begin + batch_size])
+    grid = len(squares.tops), len(squares.lefts)
+    return [np.concatenate(parts).reshape(*grid, *parts[0].shape[1:]) for parts in zip(*found, strict=True)]
+
+
+def _target(logits: np.ndarray, target: int | None) -> int:
+    if logits.ndim != 1:
+        raise ShapeError(f"occlusion: expected a model with an output (N, classes), got {(1, *logits.shape)}")
+    target = int(logits.argmax()) if target is None else target
+    _check("class", "the model", target, len(logits))
+    return target
+
+
 def _pair(name: str, value: Any) -> tuple[int, int]:
     high, wide = integers("occlusion", name, value, 2, 1)
     return high, wide
-
-
-def _edges(size: int, patch: int, stride: int) -> list[int]:
-    return [*range(0, size - patch, stride), size - patch]
 
 
 def _total(maps: Array) -> Array:

@@ -8,16 +8,18 @@ shown in cividis, maps with a sign in a purple-white-orange scale; both can be r
 from __future__ import annotations
 
 import os
+import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..backend import Array, to_host
 from ..errors import ShapeError
-from ..figures import new_figure, notes_below, save_figure, shorten, wrapped
+from ..figures import new_figure, save_figure, wrapped
 
 Picture = npt.NDArray[np.uint8]                                # (H, W, 3)
 PERCENTILE = 99.0
@@ -78,6 +80,11 @@ def enlarged(picture: Picture, least: int) -> Picture:
     return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
+def digits(value: float) -> str:
+    """Three significant digits, thousands in full."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def block(pictures: Sequence[Picture], columns: int = 3, gap: int = 2) -> Picture:
     """Pictures of one size (h, w, 3) as a block, row by row, with clear lines of `gap` pixels between: (H, W, 4), RGBA."""
     height, width = pictures[0].shape[:2]
@@ -106,35 +113,69 @@ def sheet(
     title: above. notes: below, a paragraph a line: units, what the picture is and is not; then the command that made it. tile:
     the width of a picture in inches. aspect: the height of a picture for a width of 1.
     """
-    columns = max((len(row) for row in rows), default=1)
-    left = 1.1 if row_names else 0.0
-    width = max(columns * (tile + 0.12) + left, 5.0)
-    lines = wrapped(notes, command, width).count("\n") + 1 if notes or command else 0
-    below = max((cell.caption.count("\n") + 1 for row in rows for cell in row if cell is not None and cell.caption), default=0)
-    height = len(rows) * (tile * aspect + 0.1 + 0.2 * bool(below) + 0.13 * max(0, below - 1)) + 0.1
-    height += 0.35 * bool(title) + 0.3 * bool(column_names) + 0.19 * lines
-    figure = new_figure(width, height)
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for r, row in enumerate(rows):
-        for c in range(columns):
-            axes = grid[r, c]
-            axes.set_xticks([])
-            axes.set_yticks([])
-            for side in axes.spines.values():
-                side.set_visible(False)
-            cell = row[c] if c < len(row) else None
+    names = [broken(name) for name in row_names]
+    left = max((_inches(line, 9) for name in names for line in name.split("\n")), default=0.0) + 0.15 * bool(names)
+    width = max(max((len(row) for row in rows), default=1) * (tile + _GAP) + left + _GAP / 2, 5.0)
+    title = textwrap.fill(title, int(width / _inches("n", 11)))
+    text = wrapped(notes, command, width)
+    below = [max((_height(cell.caption, 7.5) for cell in row if cell is not None), default=0.0) for row in rows]
+    tops, y = [], 0.08 + _height(title, 11) + max((_height(name, 9) for name in column_names), default=0.0)
+    for under in below:
+        tops.append(y)
+        y += tile * aspect + under + _GAP
+    # One system of coordinates for all, inches from the upper left corner: axes for each picture would take most of the time.
+    figure = new_figure(width, y + _height(text, 7.5), arranged=False)
+    figure.suppressComposite = True                             # in a PDF or SVG every picture keeps its own pixels
+    axes = figure.add_axes((0, 0, 1, 1), frame_on=False, xticks=[], yticks=[])
+    axes.set(xlim=(0, width), ylim=(y + _height(text, 7.5), 0), autoscale_on=False)
+
+    def say(x: float, y: float, words: str, **how: Any) -> None:
+        axes.text(x, y, words, **{"ha": "center", "va": "top", "parse_math": False, **how})
+
+    for row, top in zip(rows, tops, strict=True):
+        for column, cell in enumerate(row):
             if cell is not None:
-                axes.imshow(cell.picture, interpolation="nearest" if max(cell.picture.shape[:2]) < 100 else "antialiased")
-                if cell.caption:
-                    axes.set_xlabel(cell.caption, size=7.5, labelpad=2, parse_math=False)
-            if c == 0 and r < len(row_names):
-                axes.set_ylabel(shorten(row_names[r], 28), size=9, rotation=0, ha="right", va="center", parse_math=False)
-            if r == 0 and c < len(column_names):
-                axes.set_title(column_names[c], size=9, parse_math=False)
-    if title:
-        figure.suptitle(title, size=11, weight="bold", parse_math=False)
-    notes_below(figure, notes, command)
+                x, y = left + _GAP / 2 + column * (tile + _GAP), top
+                h, w = (size * min(tile / cell.picture.shape[1], tile * aspect / cell.picture.shape[0])
+                        for size in cell.picture.shape[:2])
+                begin, high = x + (tile - w) / 2, top + (tile * aspect - h) / 2
+                small = max(cell.picture.shape[:2]) < 100
+                axes.imshow(cell.picture, extent=(begin, begin + w, high + h, high), aspect="auto",
+                            interpolation="nearest" if small else "antialiased")
+                say(x + tile / 2, top + tile * aspect + 0.03, cell.caption, size=7.5)
+    for name, top in zip(names, tops, strict=False):
+        say(left, top + tile * aspect / 2, name, ha="right", va="center", size=9)
+    for column, name in enumerate(column_names):
+        say(left + _GAP / 2 + column * (tile + _GAP) + tile / 2, tops[0] - 0.05 if tops else 0.0, name, va="bottom", size=9)
+    say(width / 2, 0.07, title, size=11, weight="bold")
+    say(0.08, figure.get_figheight() - 0.05, text, size=7.5, color="0.3", ha="left", va="bottom")
     return save_figure(figure, path)
+
+
+_GAP = 0.12                                                     # between two pictures, inches
+
+
+def _inches(line: str, points: float) -> float:
+    """How wide a line of text is."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    return text_to_path.get_text_width_height_descent(line, FontProperties(size=points), ismath=False)[0] / 72
+
+
+def _height(words: str, points: float) -> float:
+    """How high lines of text are, with a little room."""
+    return (words.count("\n") + 1) * 1.2 * points / 72 + 0.08 if words else 0.0
+
+
+def broken(name: str, most: int = 16) -> str:
+    """A name whole, in lines of at most `most` characters where it has dots, underscores or blanks to break at."""
+    lines = [""]
+    for part in re.findall(r"[^._ \n]*(?:[._ \n]|$)", name):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > most:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip(" ") for line in "".join(f"{line}\n" for line in lines).split("\n") if line)
 
 
 def _host(values: Array, axes: int) -> np.ndarray:
@@ -147,5 +188,6 @@ def _host(values: Array, axes: int) -> np.ndarray:
 
 
 __all__ = [
-    "PERCENTILE", "Picture", "Tile", "block", "centred", "enlarged", "heat", "magnitude", "overlay", "photo", "sheet", "signed",
+    "PERCENTILE", "Picture", "Tile", "block", "broken", "centred", "digits", "enlarged", "heat", "magnitude", "overlay", "photo",
+    "sheet", "signed",
 ]

@@ -15,13 +15,13 @@ import numpy as np
 from PIL import Image
 
 from ..data.dataset import Dataset
-from ..errors import FileError
+from ..errors import FileError, some
 from ..files import make_folder, write_text
 from ..models import TrainedModel
 from ..nn import Summary, summary
-from .atlas import AREAS, SCALE, WORDS, LayerAtlas, areas_words, digits, layer_atlas, layer_sheet, tile_side, two
+from .atlas import AREAS, SCALE, WORDS, LayerAtlas, areas_words, layer_atlas, layer_sheet, tile_side, two
 from .control import randomised, untrained
-from .pictures import Picture
+from .pictures import Picture, digits
 from .top import default_layers, top_activations
 
 UNITS = 32
@@ -95,7 +95,7 @@ def write_report(
     from .. import __version__
 
     values = {
-        "title": title, "photos": photos, "classes": list(classes), "atlases": list(atlases), "words": WORDS, "scale": SCALE,
+        "title": title, "photos": photos, "classes": some(classes), "atlases": list(atlases), "words": WORDS, "scale": SCALE,
         "areas": AREAS,
         "warning": warning, "command": command, "units_cut": units_cut, "table": _table(table), "total": table,
         "versions": f"tinynet {__version__}, Python {platform.python_version()}, NumPy {np.__version__}",

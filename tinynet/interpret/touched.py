@@ -8,7 +8,7 @@ a global pooling), the rest of the way is computed whole. Containers of any dept
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 from typing import Any, NamedTuple
 
@@ -75,13 +75,16 @@ State = Touched | Array
 
 
 class Look(NamedTuple):
-    """see(state) is called with what the layer of that path gives; what it raises ends the run."""
+    """see(path, state) is called with what the layers of these paths give; what it raises ends the run."""
 
-    path: str
-    see: Callable[[State], None]
+    paths: Collection[str]
+    see: Callable[[str, State], None]
 
 
-def run(model: Layer, state: State, clean: dict[str, Array], look: Look) -> Array:
+NOWHERE = Look((), lambda path, state: None)
+
+
+def run(model: Layer, state: State, clean: dict[str, Array], look: Look = NOWHERE) -> Array:
     """The model's output (B, …) for touched inputs.
 
     clean: what the layers give without the change; empty before the first call, which fills it, and the same for every further
@@ -97,7 +100,7 @@ def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, pa
         while children:
             (name, child), *children = children
             both = None
-            if children and not isinstance(state, Touched) and join(path, name) != look.path:
+            if children and not isinstance(state, Touched) and join(path, name) not in look.paths:
                 both = child.fused(children[0][1])              # two layers at once, as Sequential does
             if both is not None:
                 (name, child), *children = children
@@ -127,8 +130,8 @@ def _child(
 ) -> State:
     here = path if name.startswith("_") else join(path, name)
     state = _through(child, state, clean, look, here, join(key, name)) if instead is None else instead(state)
-    if here == look.path and not name.startswith("_"):
-        look.see(state)
+    if here in look.paths and not name.startswith("_"):
+        look.see(here, state)
     return _unless_most(state)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..backend import to_host
 from ..data.preprocessing import Preprocessing
-from ..errors import ArgumentError, FileError, TinynetError
+from ..errors import ArgumentError, FileError, TinynetError, some
 from ..files import write_safetensors
 from ..nn import Layer, init
 from .registry import create, names
@@ -117,4 +117,4 @@ def check_finite(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 def check_classes(classes: Sequence[str], expected: Sequence[str], what: str) -> None:
     """A dataset must have the model's classes, in their order. Raises FileError."""
     if list(classes) != list(expected):
-        raise FileError(f"{what}: expected the model's classes {', '.join(expected)}, got {', '.join(classes)}")
+        raise FileError(f"{what}: expected the model's classes, {some(expected)}; got {some(classes)}")

@@ -13,12 +13,12 @@ import numpy as np
 
 from ..backend import Device
 from ..backend import device as device_named
-from ..errors import ArgumentError, FileError, ShapeError
+from ..errors import ArgumentError, FileError, ShapeError, some
 from ..files import read_safetensors
 from ..nn import Layer, init
 from .file import TrainedModel, check_finite, is_model, trained_model
 from .from_onnx import read_onnx
-from .registry import IMAGENET, create, entry, names
+from .registry import IMAGENET, create, entry, names, nearest
 from .state import Weights, load_weights
 
 BOXED = ("squeezenet1_1",)
@@ -76,7 +76,7 @@ def _model_of(what: str | os.PathLike[str]) -> TrainedModel:
     if path.is_dir():
         raise FileError(f"{path}: a folder; expected a model file, such as {path / 'model.safetensors'}")
     if not path.is_file():
-        raise FileError(f"{path}: no such file; train a model first, e.g. with: tinynet train")
+        raise FileError(_missing(path))
     if _is_onnx(path):
         return _from_onnx(path)
     weights = load_weights(path)
@@ -85,6 +85,15 @@ def _model_of(what: str | os.PathLike[str]) -> TrainedModel:
     if "tinynet.checkpoint" in weights.metadata:
         raise FileError(f"{path}: a checkpoint; its model is model.safetensors beside it")
     return trained(weights)
+
+
+def _missing(path: Path) -> str:
+    """What to say of a model file that is not there."""
+    if path.name == "model.safetensors":
+        return f"{path}: no such file; train a model first, e.g. with: tinynet train"
+    if path.suffix or path.name != str(path):
+        return f"{path}: no such file"
+    return f"{path}: no such file, nor a network's name; nearest: {nearest(path.name)} (all: tinynet models)"
 
 
 def boxed(name: str = BOXED[0], device: str | Device = "cpu") -> TrainedModel:
@@ -132,8 +141,31 @@ def trained(weights: Weights) -> TrainedModel:
     found = recognise(weights)
     if len(found) == 1:
         return weights_into(weights, found[0])
+    near = None if found else _nearly(weights)
+    if near is not None:
+        raise FileError(f"{weights.path}: weights alone, nearest {near}")
     whose = f"which {' and '.join(found)} have in common" if found else "of no network that is known here"
     raise FileError(f"{weights.path}: weights alone, {whose}; name the network they are of, e.g. with: tinynet convert --model")
+
+
+def _nearly(weights: Weights) -> str | None:
+    """The network that these weights fit best, and what they lack and have too much; None if not half of all fits."""
+    best, said = 0.5, None
+    for name in (name for name in names() if entry(name).preprocessing is not None):
+        try:
+            network, _ = _network(name, weights)
+        except (ArgumentError, ShapeError):
+            continue
+        mine, state = network.state_dict(), _renamed(weights, network)
+        fits = [n for n, x in state.items() if n in mine and mine[n].shape == x.shape]
+        share = len(fits) / len(mine.keys() | state.keys())
+        if share > best:
+            lacks, more = ([n for n in one if n not in fits and "num_batches" not in n] for one in (mine, state))
+            parts = [f"{what} {some(those, 3)}" for what, those in (("without", lacks), ("with", more)) if those]
+            shapes = set(lacks) & set(more)                     # what has another shape fits nowhere
+            hint = "" if shapes else f'; tinynet.load(…, model="{name}", strict=False) takes what fits'
+            best, said = share, f"{name} {' and '.join(parts)}{hint}"
+    return said
 
 
 def weights_into(weights: Weights, model: str | Layer, strict: bool = True) -> TrainedModel:
@@ -162,11 +194,14 @@ def convert(
 ) -> tuple[TrainedModel | Weights, Path]:
     """Write the weights of one file as another, .safetensors or .npz: (what was written, where).
 
-    A .safetensors becomes a model file of tinynet's, if the network is named or known; PyTorch reads its weights either way.
-    half: floats as float16. Raises as `load` does.
+    source: may be the name of a network in the box, too. A .safetensors becomes a model file of tinynet's, if the network is
+    named or known; PyTorch reads its weights either way. half: floats as float16. Raises as `load` does, and ArgumentError if
+    both files are one.
     """
     target = Path(target)
-    found = load(source, model, key=key)
+    if target.exists() and Path(source).exists() and target.samefile(source):
+        raise ArgumentError(f"{target}: expected another file to write than {source}, which is the same one")
+    found = boxed(str(source)) if str(source) in BOXED and model is key is None else load(source, model, key=key)
     if isinstance(found, TrainedModel) and found.name not in names():     # of ONNX: what it is, and what it was made for
         alone = Weights(found.model.state_dict(), Path(source))
         if len(recognise(alone)) == 1:

@@ -71,7 +71,7 @@ def names() -> list[str]:
 def entry(name: str) -> Entry:
     """What is known of the model of that name. Raises ArgumentError that lists the nearest names."""
     if name not in _ENTRIES:
-        raise ArgumentError(f"no model {name!r}; nearest: {nearest(name)}")
+        raise ArgumentError(f"no model {name!r}; nearest: {nearest(name)} (all: tinynet models)")
     return _ENTRIES[name]
 
 

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from .. import nn
-from ..errors import ArgumentError
+from ..errors import ArgumentError, TinynetError
 from ..nn import Layer, init
 from ..nn.containers import Container
 
-_KINDS = {name: kind for name in nn.__all__ if inspect.isclass(kind := getattr(nn, name)) and issubclass(kind, Layer)}
+_KINDS = {
+    name: kind for name in nn.__all__
+    if inspect.isclass(kind := getattr(nn, name)) and issubclass(kind, Layer) and kind not in (Layer, Container)
+}
 _GIVEN = ("rng", "args", "kwargs", "layers", "named")           # parameters that say nothing of what is built
 DEEPEST = 64
 """Containers within one another."""
@@ -38,7 +41,12 @@ def structure_of(model: Layer) -> dict[str, Any]:
 
 def build(record: Any) -> Layer:
     """The network that `structure` described, its weights zero. Raises ArgumentError for a record that is none."""
-    return _built(record, [], 0)
+    try:
+        return _built(record, [], 0)
+    except TinynetError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ArgumentError(f"no description of a network ({type(error).__name__}: {error})") from None
 
 
 def with_classes(model: Layer, classes: int, rng: np.random.Generator | None = None) -> Layer:

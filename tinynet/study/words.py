@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from ..interpret.pictures import digits
+
 
 def findings(figures: Mapping[str, Any]) -> list[str]:
     """A sentence or two for each experiment that was done."""
@@ -149,7 +151,7 @@ def _evolution(f: Mapping[str, Any]) -> str:
 
 
 def _maximisation(f: Mapping[str, Any]) -> str:
-    parts = [f"{row['layer']} {row['median']:.3g}" for row in f["layers"]]
+    parts = [f"{row['layer']} {digits(row['median'])}" for row in f["layers"]]
     return f"Activation maximisation: median activation that was reached, from near 0: {', '.join(parts)}."
 
 
