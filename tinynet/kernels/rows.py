@@ -40,6 +40,8 @@ BAND = 8
 """Rows of outputs that a product makes of a group of few filters."""
 FEW = 8
 """Filters of a group from which on a product makes one row."""
+ROOM = 8
+"""Lines of a row from which on one more, of ones, costs less than adding the bias to what may have left the cache."""
 LARGE = 40_000
 """Weights of a group that are too many to be read anew for every row."""
 
@@ -67,10 +69,11 @@ def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, groups: 
     rows, q = geometry.out[0], prod(geometry.out[1:])
     band = 1 if f >= FEW else min(BAND, rows)
     x = x.reshape(n, groups, w.shape[1], *geometry.size)
-    matrix = _banded(w.reshape(groups, f, w.shape[1], *geometry.kernel), geometry, band)
-    shift = None if bias is None else bias.reshape(groups, f, 1, 1)
+    within = bias is not None and band == 1 and w.shape[1] * prod(geometry.kernel[1:]) >= ROOM
+    matrix = _banded(w.reshape(groups, f, w.shape[1], *geometry.kernel), bias if within else None, geometry, band)
+    shift = None if bias is None or within else bias.reshape(groups, f, 1, 1)
     whole = y.reshape(n, groups, f, rows, q)
-    for images, members, part, lowered in _lowered(x, f, geometry, band, False):
+    for images, members, part, lowered in _lowered(x, f, geometry, band, ones=within):
         target = whole[images, members, :, part]                            # (n, g, F, rows, q)
         count = part.stop - part.start
         for height, first in ((band, 0), (count % band, count // band * band)):
@@ -103,8 +106,8 @@ def weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int) -> Arr
     c, last = x.shape[2], prod(geometry.kernel[1:])
     signal = dy.reshape(n, groups, f, geometry.out[0], q)
     dw = xp.zeros((groups, f, geometry.kernel[0], c * last), dtype=x.dtype)
-    for images, members, part, lowered in _lowered(x, f, geometry, 1, True):   # (n, g, C, L, stride, rows, q)
-        lowered = lowered.reshape(*lowered.shape[:2], c * last, geometry.stride[0], -1)
+    for images, members, part, lowered in _lowered(x, f, geometry, 1, split=True):
+        lowered = lowered.reshape(*lowered.shape[:4], -1)                   # (n, g, C·L, stride, rows·q)
         count = part.stop - part.start
         own = signal[images, members, :, part].reshape(*lowered.shape[:2], f, count * q)
         for k in range(geometry.kernel[0]):
@@ -122,38 +125,46 @@ def _of_rows(geometry: Geometry) -> Geometry:
     return Geometry(*((plain, *field) for plain, field in zip((1, 1, 1, 0, 0, 1, 1), geometry, strict=True)))
 
 
-def _banded(w: Array, geometry: Geometry, band: int) -> Array:
-    """w (G, F, C, *kernel) as matrices (G, E, M, K): E = 1 and M = F for a band of one row, otherwise E = F and M the band."""
+def _banded(w: Array, bias: Array | None, geometry: Geometry, band: int) -> Array:
+    """w (G, F, C, *kernel) as matrices (G, E, M, K): E = 1 and M = F for a band of one row, otherwise E = F and M the band.
+
+    bias: (G·F,), what the first of the ones that a window sees is multiplied by, the others by 0; None: there are no ones.
+    """
     xp, (g, f, c) = array_module(w), w.shape[:3]
     s, d = geometry.stride[0], geometry.dilation[0]
     seen = geometry.spans[0] + 1
-    w = w.reshape(g, f, c, geometry.kernel[0], -1).swapaxes(2, 3)           # (G, F, k, C, L)
-    matrix = xp.zeros((g, f, band, (band - 1) * s + seen, *w.shape[3:]), dtype=w.dtype)
+    w = w.reshape(g, f, c, geometry.kernel[0], -1).swapaxes(2, 3).reshape(g, f, geometry.kernel[0], -1)     # (G, F, k, C·L)
+    lines = w.shape[3]
+    matrix = xp.zeros((g, f, band, (band - 1) * s + seen, lines + (bias is not None)), dtype=w.dtype)
     for row in range(band):
-        matrix[:, :, row, row * s : row * s + seen : d] = w
+        matrix[:, :, row, row * s : row * s + seen : d, :lines] = w
+        if bias is not None:
+            matrix[:, :, row, row * s, lines] = bias.reshape(g, f)
     return matrix.reshape(g, 1, f, -1) if band == 1 else matrix.reshape(g, f, band, -1)
 
 
 def _windows(lowered: Array, geometry: Geometry, first: int, height: int, bands: int) -> Array:
-    """A view (n, g, 1, bands, K, q) of lowered (n, g, rows, C, L, q): what each band of outputs sees, from row `first` on."""
-    s, (n, g, _, c, last, q) = geometry.stride[0], lowered.shape
-    image, group, row, _, _, cell = lowered.strides
+    """A view (n, g, 1, bands, K, q) of lowered (n, g, rows, lines, q): what each band of outputs sees, from row `first` on."""
+    s, (n, g, _, lines, q), (image, group, row, line, cell) = geometry.stride[0], lowered.shape, lowered.strides
     seen = (height - 1) * s + geometry.spans[0] + 1
     return array_module(lowered).lib.stride_tricks.as_strided(
-        lowered[:, :, first * s :], (n, g, 1, bands, seen * c * last, q), (image, group, 0, height * s * row, q * cell, cell)
+        lowered[:, :, first * s :], (n, g, 1, bands, seen * lines, q), (image, group, 0, height * s * row, line, cell)
     )
 
 
-def _lowered(x: Array, f: int, geometry: Geometry, band: int, split: bool) -> Iterator[tuple[slice, slice, slice, Array]]:
+def _lowered(
+    x: Array, f: int, geometry: Geometry, band: int, split: bool = False, ones: bool = False
+) -> Iterator[tuple[slice, slice, slice, Array]]:
     """(images, groups, rows of outputs, what these see) in tiles; the next one overwrites the last. A tile takes about WORKSPACE
     bytes, F rows of outputs in each group among them.
 
-    x: (N, G, C, *size). What they see: (n, g, rows, C, L, q), or with split (n, g, C, L, stride, rows / stride, q): there the
-    rows that all outputs see with one kernel position lie in one piece.
+    x: (N, G, C, *size). What they see: (n, g, rows, C·L, q), with `ones` and in every row a line of ones besides; or with split
+    (n, g, C·L, stride, rows / stride, q): there the rows that all outputs see with one kernel position lie in one piece.
     """
     xp, (n, g, c), s, out = array_module(x), x.shape[:3], geometry.stride[0], geometry.out
     last, q, span = prod(geometry.kernel[1:]), prod(out[1:]), geometry.spans[0]
-    a_row, its_outputs = (number * q * x.dtype.itemsize for number in (c * last, f))
+    lines = c * last + ones
+    a_row, its_outputs = (number * q * x.dtype.itemsize for number in (lines, f))
     at_once = max(0, WORKSPACE - span * a_row) // max(1, s * a_row + its_outputs)
     at_once = min(out[0], max(band, at_once // band * band))                # rows of outputs, in whole bands
     high = -(-((at_once - 1) * s + span + 1) // s)                          # rows of inputs of each remainder
@@ -161,15 +172,17 @@ def _lowered(x: Array, f: int, geometry: Geometry, band: int, split: bool) -> It
     for images, members in tiles(n, g, high * s * a_row + at_once * its_outputs, WORKSPACE):
         count = (images.stop - images.start, members.stop - members.start)
         if room is None:                                                    # the first tile is the largest
-            shape = (c, last, s, high, *out[1:]) if split else (high, s, c, last, *out[1:])
-            room = scratch(xp, "rows", (*count, *shape), x.dtype)
+            room = scratch(xp, "rows", (*count, *((lines, s, high) if split else (high, s, lines)), *out[1:]), x.dtype)
             room[...] = 0                                                   # and stays so at the ends of the rows, in the padding
+            if ones:
+                room[:, :, :, :, -1] = 1
         own = room[: count[0], : count[1]]
-        cells = own.transpose(0, 1, 5, 4, 2, 3, *range(6, own.ndim)) if split else own     # (n, g, high, stride, C, L, …)
+        cells = own.swapaxes(2, 4) if split else own                        # (n, g, high, stride, lines, …)
+        cells = cells[:, :, :, :, : c * last].reshape(*cells.shape[:4], c, last, *out[1:])      # still a view
         for first in range(0, out[0], at_once):
             rows = slice(first, min(first + at_once, out[0]))
             _fill(cells, x[images, members], rows, geometry, at_once < out[0])
-            yield images, members, rows, own.reshape(*count, *((c, last, s, high, q) if split else (high * s, c, last, q)))
+            yield images, members, rows, own.reshape(*count, *((lines, s, high, q) if split else (high * s, lines, q)))
 
 
 def _fill(cells: Array, x: Array, rows: slice, geometry: Geometry, used: bool) -> None:
