@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.checking import Backend, adjoint, close, values
 from tinynet.errors import ArgumentError
-from tinynet.kernels import correlation, filter_cache, pointwise, rows, winograd, winograd_tiles
+from tinynet.kernels import correlation, filter_cache, im2col, pointwise, rows, winograd, winograd_tiles
 from tinynet.kernels.correlation import (
     choose,
     correlate,
@@ -123,6 +123,31 @@ def test_rows_in_one_and_three_dimensions(backend: Backend, n: int, draw: st.Dat
     close(backend.host(correlate(ax, aw, None, geometry, groups, "rows")), expected.detach().numpy(), "float64", "y")
     close(backend.host(correlate_input_gradient(ady, aw, geometry, groups, "rows")), tx.grad.numpy(), "float64", "dx")
     close(backend.host(correlate_weight_gradient(ax, ady, geometry, groups, "rows")), tw.grad.numpy(), "float64", "dw")
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("dilation", [1, 2, 3, 4])
+@pytest.mark.parametrize("filters", [1, 3, rows.FEW])
+def test_every_stride_and_dilation_in_small_tiles(stride: int, dilation: int, filters: int) -> None:
+    """What a tile leaves behind in the workspace is nothing to the next one; and remainders of strides meet in every way."""
+    for kernel in (1, 2, 5):
+        x, w = values(0, (3, 2, 19, 21)), values(1, (filters, 2, kernel, kernel))
+        tx, tw = (torch.from_numpy(a).requires_grad_() for a in (x, w))
+        expected = torch.conv2d(tx, tw, None, stride, 3, dilation)
+        dy = values(2, tuple(expected.shape))
+        expected.backward(torch.from_numpy(dy))
+        two = lambda number: (number, number)                   # noqa: E731
+        geometry = Geometry((19, 21), two(kernel), two(stride), two(3), two(3), two(dilation), tuple(expected.shape[2:]))
+        assert tx.grad is not None and tw.grad is not None
+        for workspace in (1, 5000):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(rows, "WORKSPACE", workspace)
+                y, dw = rows.forward(x, w, None, geometry, 1), rows.weight_gradient(x, dy, geometry, 1)
+            close(y, expected.detach().numpy(), "float64", "rows: y")
+            close(dw, tw.grad.numpy(), "float64", "rows: dw")
+            close(im2col.forward(x, w, None, geometry, 1, workspace=workspace), expected.detach().numpy(), "float64", "y")
+            close(im2col.input_gradient(dy, w, geometry, 1, workspace), tx.grad.numpy(), "float64", "dx")
+            close(im2col.weight_gradient(x, dy, geometry, 1, workspace), tw.grad.numpy(), "float64", "dw")
 
 
 @pytest.mark.parametrize(("m", "bound"), [(2, 1e-5), (4, 2e-4)])
