@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import tinynet.functional as F
 from tests.checking import LAYOUTS, TOLERANCE, Backend, check_op, check_refused, values
+from tinynet.kernels import blocks
 
 Activation = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 
@@ -99,3 +100,13 @@ def test_invalid_calls(backend: Backend, name: str) -> None:
     x = backend.array(np.zeros((2, 3)))
     for dy in (np.zeros((3, 2)), np.zeros((1, 3)), np.zeros(()), np.zeros((2, 3), np.float32)):
         check_refused(lambda dy=dy: gradient(backend.array(dy), x), None, f"{name}_input_gradient")
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid"])
+def test_blocks_join(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What is computed a block at a time, the last of them smaller, is what it is at once."""
+    monkeypatch.setattr(blocks, "NUMBERS", 7)
+    for shape in ((3, 6), (28,), (4, 2, 5)):
+        inputs = {"input": values(0, shape, special=0.2)}
+        op, reference, gradient = ACTIVATIONS[name]
+        check_op(Backend("numpy", np), op, reference, inputs, {"input": gradient})

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.checking import Backend, adjoint, close, values
 from tinynet.errors import ArgumentError
-from tinynet.kernels import correlation, filter_cache, pointwise, winograd, winograd_tiles
+from tinynet.kernels import correlation, filter_cache, im2col, pointwise, rows, winograd, winograd_tiles
 from tinynet.kernels.correlation import (
     choose,
     correlate,
@@ -33,16 +33,16 @@ SLACK = {"winograd2x2": 3e-5, "winograd4x4": 4e-4}
 @st.composite
 def cases(draw: st.DrawFn) -> dict[str, Any]:
     """An algorithm and a correlation in two dimensions that it can do, low and high padding of their own."""
-    algorithm = draw(st.sampled_from(["im2col", "pointwise", "depthwise", "winograd2x2", "winograd4x4"]))
+    algorithm = draw(st.sampled_from(["im2col", "pointwise", "rows", "winograd2x2", "winograd4x4"]))
     stride, dilation, groups, kernel = (1, 1), (1, 1), 1, (3, 3)
     if not algorithm.startswith("winograd"):
         stride = draw(st.just((1, 1)) | st.tuples(st.integers(1, 3), st.integers(1, 3)))    # stride 1 has ways of its own
-        groups = draw(st.integers(1, 3)) if algorithm != "depthwise" else draw(st.integers(2, 4))
+        groups = draw(st.integers(1, 3))
         kernel = (1, 1)
         if algorithm != "pointwise":
             kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
             dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
-    channels = groups * (1 if algorithm == "depthwise" else draw(st.integers(1, 4)))
+    channels = groups * draw(st.integers(1, 4))
     pads = [(0, 0)] * 2 if algorithm == "pointwise" else [draw(st.tuples(st.integers(0, 4), st.integers(0, 4))) for _ in range(2)]
     size = [
         max(1, d * (k - 1) + 1 - sum(pad)) + draw(st.integers(0, 12))
@@ -55,7 +55,8 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     low, high = zip(*pads, strict=True)
     return {
         "algorithm": algorithm, "groups": groups, "count": draw(st.sampled_from([0, 1, 2, 3, 11])), "channels": channels,
-        "filters": groups * draw(st.integers(1, 4)), "bias": draw(st.booleans()), "seed": draw(st.integers(0, 999)),
+        "filters": groups * draw(st.integers(1, 4) | st.just(rows.FEW)),
+        "bias": draw(st.booleans()), "seed": draw(st.integers(0, 999)),
         "geometry": Geometry(tuple(size), kernel, stride, low, high, dilation, tuple(out)),
         "workspace": draw(st.sampled_from([1, 3000, 1 << 20])), "columns": draw(st.sampled_from([1, 7, 128])),
     }
@@ -82,6 +83,7 @@ def test_against_pytorch(backend: Backend, dtype: str, case: dict[str, Any]) -> 
         patch.setattr(winograd_tiles, "WORKSPACE", case["workspace"])
         patch.setattr(winograd_tiles, "COLUMNS", case["columns"])
         patch.setattr(pointwise, "_LONG", case["columns"])
+        patch.setattr(rows, "WORKSPACE", case["workspace"])
         ax, aw, ady = (backend.array(a) for a in (x, w, dy))
         shift = None if bias is None else backend.array(bias)
         y = correlate(ax, aw, shift, geometry, groups, algorithm)
@@ -98,6 +100,54 @@ def test_against_pytorch(backend: Backend, dtype: str, case: dict[str, Any]) -> 
         assert np.array_equal(backend.host(alone), backend.host(both))
     if dtype == "float64":
         adjoint(backend, y if bias is None else correlate(ax, aw, None, geometry, groups, algorithm), ady, ax, dx)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@given(draw=st.data())
+def test_rows_in_one_and_three_dimensions(backend: Backend, n: int, draw: st.DataObject) -> None:
+    def numbers(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw.draw(st.integers(low, high)) for _ in range(n))
+
+    kernel, stride, dilation, padding, more = numbers(1, 3), numbers(1, 3), numbers(1, 2), numbers(0, 3), numbers(0, 5)
+    groups, channels, filters = (draw.draw(st.integers(1, 3)) for _ in range(3))
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    size = [max(1, span - 2 * pad) + m for span, pad, m in zip(spans, padding, more, strict=True)]
+    x, w = values(0, (2, groups * channels, *size)), values(1, (groups * filters, channels, *kernel))
+    tx, tw = (torch.from_numpy(a).requires_grad_() for a in (x, w))
+    expected = [torch.conv1d, torch.conv3d][n // 2](tx, tw, None, stride, padding, dilation, groups)
+    dy = values(2, tuple(expected.shape))
+    expected.backward(torch.from_numpy(dy))
+    geometry = Geometry(tuple(size), kernel, stride, padding, padding, dilation, tuple(expected.shape[2:]))
+    ax, aw, ady = (backend.array(a) for a in (x, w, dy))
+    assert tx.grad is not None and tw.grad is not None
+    close(backend.host(correlate(ax, aw, None, geometry, groups, "rows")), expected.detach().numpy(), "float64", "y")
+    close(backend.host(correlate_input_gradient(ady, aw, geometry, groups, "rows")), tx.grad.numpy(), "float64", "dx")
+    close(backend.host(correlate_weight_gradient(ax, ady, geometry, groups, "rows")), tw.grad.numpy(), "float64", "dw")
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("dilation", [1, 2, 3, 4])
+@pytest.mark.parametrize("filters", [1, 3, rows.FEW])
+def test_every_stride_and_dilation_in_small_tiles(stride: int, dilation: int, filters: int) -> None:
+    """What a tile leaves behind in the workspace is nothing to the next one; and remainders of strides meet in every way."""
+    for kernel in (1, 2, 5):
+        x, w = values(0, (3, 2, 19, 21)), values(1, (filters, 2, kernel, kernel))
+        tx, tw = (torch.from_numpy(a).requires_grad_() for a in (x, w))
+        expected = torch.conv2d(tx, tw, None, stride, 3, dilation)
+        dy = values(2, tuple(expected.shape))
+        expected.backward(torch.from_numpy(dy))
+        two = lambda number: (number, number)                   # noqa: E731
+        geometry = Geometry((19, 21), two(kernel), two(stride), two(3), two(3), two(dilation), tuple(expected.shape[2:]))
+        assert tx.grad is not None and tw.grad is not None
+        for workspace in (1, 5000):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(rows, "WORKSPACE", workspace)
+                y, dw = rows.forward(x, w, None, geometry, 1), rows.weight_gradient(x, dy, geometry, 1)
+            close(y, expected.detach().numpy(), "float64", "rows: y")
+            close(dw, tw.grad.numpy(), "float64", "rows: dw")
+            close(im2col.forward(x, w, None, geometry, 1, workspace=workspace), expected.detach().numpy(), "float64", "y")
+            close(im2col.input_gradient(dy, w, geometry, 1, workspace), tx.grad.numpy(), "float64", "dx")
+            close(im2col.weight_gradient(x, dy, geometry, 1, workspace), tw.grad.numpy(), "float64", "dw")
 
 
 @pytest.mark.parametrize(("m", "bound"), [(2, 1e-5), (4, 2e-4)])
@@ -191,10 +241,11 @@ def test_the_choice_follows_the_shapes() -> None:
         return choose(8, channels, filters, geometry, groups)
 
     assert chosen(256, 256, 28) == "winograd4x4"
-    assert chosen(3, 64, 224) == "im2col"                       # the transforms would cost more than they save
     assert chosen(256, 256, 28, stride=2) == "im2col"
     assert chosen(64, 256, 28, kernel=1) == "pointwise"
-    assert chosen(64, 64, 28, groups=64) == "depthwise"
+    assert chosen(64, 64, 28, groups=64) == "rows"
+    # Winograd's transforms would cost more than they save.
+    assert chosen(3, 64, 224) == chosen(32, 64, 32) == "rows"
 
 
 def test_an_algorithm_that_cannot_is_refused() -> None:

@@ -5,7 +5,10 @@ A gradient takes what is cheapest to keep: the output where that tells enough (r
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..backend import Array
+from ..kernels.blocks import in_blocks
 from ..kernels.masking import keep_positive, rectify
 from ._check import check_floats, same_shape
 
@@ -43,6 +46,8 @@ def relu6_input_gradient(dy: Array, output: Array) -> Array:
 def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False) -> Array:
     """x where x > 0, otherwise negative_slope · x (Maas, Hannun & Ng 2013). inplace: write into input."""
     xp = check_floats("leaky_relu", input=input)
+    if 0 < negative_slope <= 1:                                 # the larger of the two, without a branch
+        return xp.maximum(input, input * input.dtype.type(negative_slope), out=input if inplace else None)
     y = xp.where(input > 0, input, input * input.dtype.type(negative_slope))
     if inplace:
         input[...] = y
@@ -58,10 +63,16 @@ def leaky_relu_input_gradient(dy: Array, input: Array, negative_slope: float = 0
 
 
 def sigmoid(input: Array) -> Array:
-    """1 / (1 + e⁻ˣ), elementwise, without overflow: written with e^−|x|, which is at most 1."""
+    """1 / (1 + e⁻ˣ), elementwise. Where e⁻ˣ overflows, to infinity, the result is 0, as it should be."""
     xp = check_floats("sigmoid", input=input)
-    decay = xp.exp(-xp.abs(input))                              # in (0, 1]
-    return xp.where(input < 0, decay, xp.ones((), dtype=input.dtype)) / (1 + decay)
+    y = xp.empty(input.shape, dtype=input.dtype)
+    with np.errstate(over="ignore"):
+        for part, target in in_blocks([input, y]):
+            xp.negative(part, out=target)
+            xp.exp(target, out=target)
+            xp.add(target, 1, out=target)
+            xp.divide(1, target, out=target)
+    return y
 
 
 def sigmoid_input_gradient(dy: Array, output: Array) -> Array:

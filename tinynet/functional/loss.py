@@ -17,7 +17,7 @@ from ..errors import ArgumentError, DtypeError, ShapeError
 from ..kernels import cuda
 from ..kernels.cuda.cross_entropy import cross_entropy as fused_cross_entropy
 from ._check import check_floats, choice, same_shape
-from .softmax import log_softmax
+from .softmax import below_largest, log_softmax, sums
 
 _REDUCTIONS = ("none", "mean", "sum")
 
@@ -39,6 +39,8 @@ def cross_entropy(
     if _fused(op, input, target, weight, ignore_index, reduction, label_smoothing):
         options: Any = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
         return fused_cross_entropy(input, target, weight, gradient=False, **options)[0]
+    if _single(input, target, label_smoothing):
+        return _of_class_numbers(op, input, target, weight, ignore_index, reduction, gradient=False)[0]
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
     return _reduce(_minus_product(log_softmax(input, along), q, along, exact=_same(input, target)), normaliser, reduction)
 
@@ -55,6 +57,9 @@ def cross_entropy_input_gradient(
         options: Any = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
         dx = fused_cross_entropy(input, target, weight, value=False, **options)[1]
         return _scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1)
+    if _single(input, target, label_smoothing):
+        dx = _of_class_numbers(op, input, target, weight, ignore_index, reduction)[1]
+        return _scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1, scaled=True)
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
     return _scale(op, _minus_target(log_softmax(input, along), q, along), normaliser, reduction, dy, along)
 
@@ -69,6 +74,8 @@ def cross_entropy_and_gradient(
         return fused_cross_entropy(
             input, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
         )
+    if _single(input, target, label_smoothing):
+        return _of_class_numbers(op, input, target, weight, ignore_index, reduction)
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
     log_p = log_softmax(input, along)
     value = _reduce(_minus_product(log_p, q, along, exact=_same(input, target)), normaliser, reduction)
@@ -197,11 +204,7 @@ def _target_weights(
         q = target * (1 - smoothing) + smoothing / max(classes, 1) if smoothing else target
         normaliser = input.size // max(classes, 1)
         return (q if vector is None else q * vector), normaliser, along
-    counted = target != ignore_index
-    if bool((((target < 0) | (target >= classes)) & counted).any()):
-        raise ArgumentError(
-            f"{op}: expected targets from 0 to {classes - 1}, got {int(target.min())} to {int(target.max())}"
-        )
+    counted = _counted(op, target, ignore_index, classes)
     number = xp.arange(classes).reshape(-1, *[1] * (input.ndim - along - 1))                    # (C, 1, …)
     hit = (xp.expand_dims(target, along) == number) & xp.expand_dims(counted, along)            # one-hot, input's shape
     one = hit.astype(input.dtype)
@@ -213,6 +216,52 @@ def _target_weights(
         even = xp.expand_dims(counted, along) * xp.full((), smoothing / max(classes, 1), dtype=input.dtype)
         q = q * (1 - smoothing) + (even if vector is None else even * vector)
     return q, normaliser, along
+
+
+def _counted(op: str, target: Array, ignore_index: int, classes: int) -> Array:
+    """Which class numbers count. Raises ArgumentError if one of these is none."""
+    counted = target != ignore_index
+    if bool((((target < 0) | (target >= classes)) & counted).any()):
+        raise ArgumentError(
+            f"{op}: expected targets from 0 to {classes - 1}, got {int(target.min())} to {int(target.max())}"
+        )
+    return counted
+
+
+def _single(input: Array, target: Array, smoothing: float) -> bool:
+    """Whether one class has all of each target: then q is no array of input's shape, but one number a prediction."""
+    return not smoothing and getattr(input, "size", 0) > 0 and str(getattr(target, "dtype", "float")) in ("int64", "uint8")
+
+
+def _of_class_numbers(
+    op: str, input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, gradient: bool = True
+) -> tuple[Array, Array]:
+    """The loss and its gradient where q_c is w for the target class and 0 for the others; without gradient just anything for it.
+
+    With e_c = exp(x_c − max x): log p_t = (x_t − max x) − log Σ e, and the gradient is e_c · (w / Σ e), less w at the target.
+    """
+    along = _check_target(op, input, target, weight, ignore_index, reduction, 0.0)[0]
+    xp = array_module(input)
+    counted = _counted(op, target, ignore_index, input.shape[along])
+    index = xp.where(counted, target, xp.zeros((), dtype=target.dtype))
+    w = counted.astype(input.dtype) if weight is None else weight[index] * counted              # like the class numbers
+    normaliser = w.sum()
+    if reduction == "mean" and normaliser == 0:                     # a mean over no weight: as PyTorch, NaN for what counts
+        w = xp.where(counted, xp.full((), float("nan"), dtype=w.dtype), w)
+    index, column = xp.expand_dims(index, along), xp.expand_dims(w, along)
+    e = below_largest(input, along)
+    log_p = xp.take_along_axis(e, index, axis=along)
+    xp.exp(e, out=e)
+    total = sums(e, along)
+    log_p -= xp.log(total)
+    log_p = xp.where(column == 0, xp.zeros((), dtype=w.dtype), log_p)   # what does not count adds nothing, even where it is −∞
+    value = _reduce(-w * log_p.reshape(w.shape), normaliser, reduction)
+    if gradient:
+        if reduction == "mean":
+            column = column / _divisor(normaliser, 1)
+        e *= column / total
+        xp.put_along_axis(e, index, xp.take_along_axis(e, index, axis=along) - column, axis=along)
+    return value, e
 
 
 def _minus_product(log_p: Array, q: Array, along: int, exact: bool) -> Array:
@@ -245,9 +294,11 @@ def _divisor(normaliser: Any, instead: float) -> Any:
     return array_module(normaliser).where(normaliser == 0, normaliser.dtype.type(instead), normaliser)
 
 
-def _scale(op: str, dx: Array, normaliser: Any, reduction: str, dy: Array | None, along: int | None) -> Array:
-    """dx times what arrives at the loss, over the normaliser for "mean"."""
-    if reduction == "mean":
+def _scale(
+    op: str, dx: Array, normaliser: Any, reduction: str, dy: Array | None, along: int | None, scaled: bool = False
+) -> Array:
+    """dx times what arrives at the loss, over the normaliser for "mean" where it is not scaled so already."""
+    if reduction == "mean" and not scaled:
         dx = dx / _divisor(normaliser, 1)
     if dy is None:
         return dx

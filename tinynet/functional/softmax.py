@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from ..backend import Array
+import numpy as np
+
+from ..backend import Array, array_module
 from ..errors import DtypeError, ShapeError
 from ._check import axis, check_floats, check_signal, same_shape
 
@@ -21,8 +23,10 @@ def softmax(input: Array, dim: int | None = None, dtype: Any = None) -> Array:
     xp = check_floats("softmax", input=x)
     if x.size == 0:
         return x.copy()
-    e = xp.exp(x - _largest(xp, x, along))
-    return e / e.sum(axis=along, keepdims=True)
+    e = below_largest(x, along)
+    xp.exp(e, out=e)
+    e /= sums(e, along)
+    return e
 
 
 def log_softmax(input: Array, dim: int | None = None, dtype: Any = None) -> Array:
@@ -31,8 +35,9 @@ def log_softmax(input: Array, dim: int | None = None, dtype: Any = None) -> Arra
     xp = check_floats("log_softmax", input=x)
     if x.size == 0:
         return x.copy()
-    shifted = x - _largest(xp, x, along)
-    return shifted - xp.log(xp.exp(shifted).sum(axis=along, keepdims=True))
+    shifted = below_largest(x, along)
+    shifted -= xp.log(sums(xp.exp(shifted), along))
+    return shifted
 
 
 def group_logsumexp(input: Array, groups: Sequence[Sequence[int]]) -> Array:
@@ -74,7 +79,9 @@ def softmax_input_gradient(dy: Array, output: Array, dim: int) -> Array:
     check_floats("softmax_input_gradient", dy=dy, output=output)
     same_shape("softmax_input_gradient", output=output, dy=dy)
     along = _sum_axis(output, axis("softmax_input_gradient", "dim", dim, output.ndim))
-    return output * (dy - (dy * output).sum(axis=along, keepdims=True))
+    dx = dy * output
+    dx -= output * sums(dx, along)
+    return dx
 
 
 def log_softmax_input_gradient(dy: Array, output: Array, dim: int) -> Array:
@@ -103,7 +110,15 @@ def _sum_axis(x: Array, along: int) -> Any:
     return along if x.ndim else ()                              # a scalar has no axis to sum over
 
 
-def _largest(xp: Any, x: Array, along: Any) -> Array:
-    """The largest x along the axis; where that is +∞ (or NaN) the result is NaN anyway, and quietly so."""
-    largest = x.max(axis=along, keepdims=True)
-    return xp.where(xp.isinf(largest), xp.full((), float("nan"), dtype=x.dtype), largest)
+def below_largest(x: Array, along: Any) -> Array:
+    """x − the largest x along the axis, a new array; where that is +∞ (or NaN) the result is NaN anyway, and quietly so."""
+    xp, largest = array_module(x), x.max(axis=along, keepdims=True)
+    largest = xp.where(xp.isinf(largest), xp.full((), float("nan"), dtype=x.dtype), largest)
+    return xp.subtract(x, largest, out=xp.empty(x.shape, dtype=x.dtype))
+
+
+def sums(x: Array, along: Any) -> Array:
+    """Σ x along the axis, which stays. Of rows on a CPU as a product with ones, which takes a third of the time."""
+    if array_module(x) is np and x.ndim == 2 and along == 1:
+        return np.matmul(x, np.ones((x.shape[1], 1), x.dtype))
+    return x.sum(axis=along, keepdims=True)

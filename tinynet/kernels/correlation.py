@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from ..backend import Array
 from ..errors import ArgumentError
-from . import depthwise, im2col, pointwise, winograd
+from . import im2col, pointwise, rows, winograd
 from .cuda import convolution, here
 from .geometry import Geometry
 
-ALGORITHMS = ("auto", "im2col", "pointwise", "depthwise", "winograd2x2", "winograd4x4")
+ALGORITHMS = ("auto", "im2col", "pointwise", "rows", "winograd2x2", "winograd4x4")
 """auto: what is fastest for the shapes. The others are for those who want to compare; each says in its file what it can do."""
 
 _WORTH = 0.85
@@ -48,7 +48,7 @@ _GPU = _Algorithm(convolution.correlate, convolution.correlate_input_gradient, c
 _NAMED = {
     "im2col": _Algorithm(im2col.forward, im2col.input_gradient, im2col.weight_gradient),
     "pointwise": _Algorithm(pointwise.forward, pointwise.input_gradient, pointwise.weight_gradient),
-    "depthwise": _Algorithm(depthwise.forward, depthwise.input_gradient, depthwise.weight_gradient),
+    "rows": _Algorithm(rows.forward, rows.input_gradient, rows.weight_gradient),
     "winograd2x2": _winograd(2), "winograd4x4": _winograd(4),
 }
 
@@ -63,13 +63,13 @@ def correlate(
 
 def correlate_input_gradient(dy: Array, w: Array, geometry: Geometry, groups: int, algorithm: str = "auto") -> Array:
     """dX = Wᵀ dY. dy: (N, O, *out), w: (O, C/G, *kernel). Returns (N, C, *size)."""
-    way = _way(algorithm, dy, w.shape[1] * groups, w.shape[0], geometry, groups)
+    way = _way(algorithm, dy, w.shape[1] * groups, w.shape[0], geometry, groups, "input gradient")
     return way.input_gradient(dy, w, geometry, groups)
 
 
 def correlate_weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int, algorithm: str = "auto") -> Array:
     """dW = dY Xᵀ, summed over all positions. x: (N, C, *size), dy: (N, O, *out). Returns (O, C/G, *kernel)."""
-    way = _way(algorithm, x, x.shape[1], dy.shape[1], geometry, groups)
+    way = _way(algorithm, x, x.shape[1], dy.shape[1], geometry, groups, "weight gradient")
     return way.weight_gradient(x, dy, geometry, groups)
 
 
@@ -80,30 +80,30 @@ def correlate_gradients(
     way = _way(algorithm, x, x.shape[1], w.shape[0], geometry, groups)
     if way.gradients is not None:
         return way.gradients(x, w, dy, geometry, groups)
-    return way.input_gradient(dy, w, geometry, groups), way.weight_gradient(x, dy, geometry, groups)
+    dx = correlate_input_gradient(dy, w, geometry, groups, algorithm)
+    return dx, correlate_weight_gradient(x, dy, geometry, groups, algorithm)
 
 
-def choose(count: int, channels: int, filters: int, geometry: Geometry, groups: int) -> str:
-    """The algorithm for `count` images. It follows from the shapes alone."""
+def choose(count: int, channels: int, filters: int, geometry: Geometry, groups: int, what: str = "forward") -> str:
+    """The algorithm for `count` images; by the shapes alone. what: "forward", "input gradient" or "weight gradient"."""
     if pointwise.fits(geometry, groups):
         return "pointwise"
-    if depthwise.fits(geometry, groups, channels):
-        return "depthwise"
     if winograd.fits(geometry, groups):
         costs = {f"winograd{m}x{m}": winograd.cost(m, count, channels, filters, geometry) for m in (4, 2)}
         best = min(costs, key=costs.__getitem__)
         if costs[best] < _WORTH:
             return best
-    return "im2col"
+    return "rows" if rows.pays(channels, filters, geometry, groups, what) else "im2col"
 
 
-def _way(algorithm: str, given: Array, channels: int, filters: int, geometry: Geometry, groups: int) -> _Algorithm:
-    """What computes this correlation. Raises ArgumentError if the algorithm that was asked for cannot do it."""
+def _way(
+    algorithm: str, given: Array, channels: int, filters: int, geometry: Geometry, groups: int, what: str = "forward"
+) -> _Algorithm:
+    """What computes this map of a correlation. Raises ArgumentError if the algorithm that was asked for cannot do it."""
     if algorithm == "auto":
-        return _GPU if here(given) else _NAMED[choose(len(given), channels, filters, geometry, groups)]
+        return _GPU if here(given) else _NAMED[choose(len(given), channels, filters, geometry, groups, what)]
     can = {
-        "im2col": True, "pointwise": pointwise.fits(geometry, groups),
-        "depthwise": depthwise.fits(geometry, groups, channels),
+        "im2col": True, "rows": True, "pointwise": pointwise.fits(geometry, groups),
         "winograd2x2": winograd.fits(geometry, groups), "winograd4x4": winograd.fits(geometry, groups),
     }
     if algorithm not in can:

@@ -11,13 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from math import prod
+from math import gcd, prod
 
 from ..backend import Array, array_module
+from . import phases
 from .geometry import Geometry, pad_cells, windows
 from .masking import rectify
 from .scratch import scratch
-from .tiles import WORKSPACE, Tile, tiles
+from .tiles import Tile, tiles
+
+WORKSPACE = 1 << 22
+"""Bytes of columns. The L2 cache of a core holds a quarter of it, but the product packs them anyway, and long calls leave threads
+less to wait for each other at the interpreter's lock.
+"""
+FEWER = 2
+"""Of how many times as many filters as channels the columns of dX are made, not those of dY."""
 
 
 def forward(
@@ -45,23 +53,44 @@ def forward(
 def input_gradient(dy: Array, w: Array, geometry: Geometry, groups: int, workspace: int = WORKSPACE) -> Array:
     """dX = Wᵀ dY. dy: (N, O, *out). Returns (N, C, *size).
 
-    With stride 1 this is a correlation of dy with the flipped filters. Otherwise every column entry is added back to the
-    cell that it came from.
+    With stride 1 this is a correlation of dy with the flipped filters. With a stride, and where there are far fewer channels than
+    filters, whose columns would be many, every entry of dX's columns is added to the cell that it stands for.
     """
-    if max(geometry.stride, default=1) == 1:
-        return forward(*flipped(dy, w, geometry, groups), groups, workspace=workspace)
     xp, g, out, kernel = array_module(dy), groups, geometry.out, geometry.kernel
-    count, o, c = dy.shape[0], w.shape[0], w.shape[1] * groups
+    o, c = w.shape[0], w.shape[1] * groups
+    if max(geometry.stride, default=1) == 1 and FEWER * c > o:
+        return forward(*flipped(dy, w, geometry, groups), groups, workspace=workspace)
     matrix = w.reshape(g, o // g, -1).swapaxes(1, 2)                        # (G, C/G·K, O/G)
-    dx = xp.zeros((count, c, *geometry.padded), dtype=dy.dtype)
-    for images, rows in tiles(count, out[0], _bytes_per_row(dy, geometry, c), workspace):
+    dx = xp.zeros((dy.shape[0], c, *phases.dealt(geometry)), dtype=dy.dtype)
+    for images, rows in tiles(dy.shape[0], out[0], _bytes_per_row(dy, geometry, c), workspace):
         part = _as_matrix(dy[images, :, rows], g)                           # (G, O/G, n·P)
-        shape = (c, *kernel, images.stop - images.start, rows.stop - rows.start, *out[1:])
-        columns = xp.matmul(matrix, part).reshape(shape)                    # (C, *kernel, n, rows, …)
-        target = dx[images]
-        for offset in product(*map(range, kernel)):
-            target[geometry.seen_by(offset, rows)] += columns[(slice(None), *offset)].swapaxes(0, 1)
-    return xp.ascontiguousarray(dx[geometry.interior])
+        columns = scratch(xp, "columns", (*matrix.shape[:2], part.shape[2]), dy.dtype)
+        (xp.matmul if o > g else xp.multiply)(matrix, part, out=columns)    # with one filter a group the same, in longer runs
+        shape = (images.stop - images.start, rows.stop - rows.start, *out[1:])
+        _add_back(columns.reshape(c, *kernel, *shape), dx[images], rows, geometry)
+    return phases.collect(dx, geometry)
+
+
+def _add_back(columns: Array, dx: Array, rows: slice, geometry: Geometry) -> None:
+    """Add columns (C, *kernel, n, rows, …) to the cells of dx (n, C, *padded[:-1], stride, cells)."""
+    *before, last = geometry.kernel
+    if not before:                                                          # the rows are the last axis itself
+        for k in range(last):
+            remainder, cells = phases.place(k, geometry)
+            part = slice(cells.start + rows.start, cells.start + rows.stop)
+            dx[:, :, remainder, part] += columns[:, k].swapaxes(0, 1)
+        return
+    # Along the last axis first, for all positions of the others at once; then whole lines along those.
+    xp, skip = array_module(columns), (slice(None),) * (1 + len(before))
+    ends = columns.shape[len(skip) + 1 : -1]                                # n, rows and all but the last axis
+    lines = scratch(xp, "lines", (len(columns), *before, *ends, *phases.dealt(geometry)[-2:]), columns.dtype)
+    lines[...] = 0
+    for k in range(last):
+        remainder, cells = phases.place(k, geometry)
+        lines[..., remainder, cells] += columns[(*skip, k)]
+    for offset in product(*map(range, before)):
+        seen = geometry.seen_by((*offset, 0), rows)[1:-1]
+        dx[(slice(None), slice(None), *seen)] += lines[(slice(None), *offset)].swapaxes(0, 1)
 
 
 def weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int, workspace: int = WORKSPACE) -> Array:
@@ -108,17 +137,36 @@ def _columns(x: Array, geometry: Geometry, groups: int, limit: int) -> Iterator[
     """(tile, its columns X (G, C/G·K, n·P)); the next tile overwrites the columns of the last."""
     xp, n = array_module(x), len(geometry.size)
     count, c = x.shape[:2]
-    view = windows(pad_cells(x, geometry, 0.0), geometry)                   # (N, C, *out, *kernel)
-    view = view.transpose(1, *range(2 + n, 2 + 2 * n), 0, *range(2, 2 + n))  # (C, *kernel, N, *out)
-    skip = (slice(None),) * (1 + n)
+    views = [                                                               # (C, *kernel, N, *out)
+        (positions, view.transpose(1, *range(2 + n, 2 + 2 * n), 0, *range(2, 2 + n))) for positions, view in _views(x, geometry)
+    ]
+    skip = (slice(None),) * n                                               # C and all but the kernel's last axis
     workspace = None
     for tile in tiles(count, geometry.out[0], _bytes_per_row(x, geometry, c), limit):
-        part = view[(*skip, *tile)]                                         # (C, *kernel, n, rows, …)
+        shape = (c, *geometry.kernel, tile.images.stop - tile.images.start, tile.rows.stop - tile.rows.start, *geometry.out[1:])
         if workspace is None:
-            workspace = scratch(xp, "columns", (prod(part.shape),), x.dtype)    # the first tile is the largest
-        columns = workspace[: prod(part.shape)].reshape(part.shape)
-        xp.copyto(columns, part)
+            workspace = scratch(xp, "columns", (prod(shape),), x.dtype)     # the first tile is the largest
+        columns = workspace[: prod(shape)].reshape(shape)
+        for positions, view in views:
+            xp.copyto(columns[(*skip, positions)], view[(*skip, slice(None), *tile)])
         yield tile, columns.reshape(groups, c // groups * prod(geometry.kernel), -1)
+
+
+def _views(x: Array, geometry: Geometry) -> Iterator[tuple[slice, Array]]:
+    """(positions along the kernel's last axis, what the windows see there (N, C, *out, *kernel)): together all of them."""
+    s, d, kernel = geometry.stride[-1], geometry.dilation[-1], geometry.kernel
+    if s == 1:
+        yield slice(None), windows(pad_cells(x, geometry, 0.0), geometry)
+        return
+    cells, common = phases.deal(x, geometry), gcd(s, d)
+    for first in range(min(s // common, kernel[-1])):                       # every (s / common)-th sees cells of one remainder
+        positions = range(first, kernel[-1], s // common)
+        remainder, seen = phases.place(first, geometry)
+        simple = geometry._replace(
+            kernel=(*kernel[:-1], len(positions)), stride=(*geometry.stride[:-1], 1),
+            dilation=(*geometry.dilation[:-1], d // common),
+        )
+        yield slice(first, None, s // common), windows(cells[..., remainder, seen.start :], simple)
 
 
 def _as_matrix(part: Array, groups: int) -> Array:

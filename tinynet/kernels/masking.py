@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module
+from .blocks import in_blocks
 from .scratch import scratch
 
 _INTEGERS = {np.dtype(np.float32): np.dtype(np.int32), np.dtype(np.float64): np.dtype(np.int64)}
-_BLOCK = 1 << 14
-"""Numbers that are masked at a time."""
-_ROW = 1 << 12
+_ROW = 1 << 14
 """Zeros that numbers are compared with at a time, at most."""
 _SHORT = 16
 """Pieces of fewer numbers than this are not worth a call of the inner loop."""
@@ -54,15 +53,11 @@ def keep_positive(values: Array, output: Array) -> Array:
     kept = np.empty(values.shape, values.dtype)
     source, target = (np.ascontiguousarray(a).view(integers).reshape(-1) for a in (values, kept))
     seen = np.ascontiguousarray(output).reshape(-1)
-    block = min(_BLOCK, source.size)
-    dropped, bits = scratch(np, "dropped", (block,), np.bool_), scratch(np, "bits", (block,), integers)
-    for first in range(0, source.size, _BLOCK):
-        part = slice(first, min(first + _BLOCK, source.size))
-        count = part.stop - first
-        np.less_equal(seen[part], 0, out=dropped[:count])
-        np.copyto(bits[:count], dropped[:count])                            # 1 or 0; less 1: no bit, or all
-        np.subtract(bits[:count], 1, out=bits[:count])
-        np.bitwise_and(bits[:count], source[part], out=target[part])
+    for part, numbers, result in in_blocks([seen, source, target]):
+        bits = scratch(np, "mask", part.shape, np.int8)
+        np.less_equal(part, 0, out=bits.view(np.bool_))                     # 1 or 0; less 1: no bit, or all
+        np.subtract(bits, 1, out=bits)
+        np.bitwise_and(numbers, bits, out=result)                           # all bits stay all as the number is widened
     return kept
 
 

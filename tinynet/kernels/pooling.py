@@ -17,9 +17,9 @@ from .geometry import Geometry
 from .scratch import scratch
 from .tiles import tiles
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 22
 """Bytes of input that are pooled at a time, so that what arises on the way stays in cache."""
-_SWITCHES = 1 << 20
+_SWITCHES = 1 << 22
 """The same with switches, for which more arises."""
 _LONG = 64
 """Numbers in one piece from which on a step over every second piece takes less time than one over all of them."""

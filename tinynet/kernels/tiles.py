@@ -23,9 +23,15 @@ def tiles(images: int, rows: int, bytes_per_row: int, workspace: int = WORKSPACE
     """
     rows_at_once = max(1, min(rows, workspace // max(bytes_per_row, 1)))
     images_at_once = max(1, workspace // max(bytes_per_row * rows, 1)) if rows_at_once == rows else 1
+    rows_at_once, images_at_once = _even(rows, rows_at_once), _even(images, images_at_once)
     for image in range(0, images, images_at_once):
         for row in range(0, rows, rows_at_once):
             yield Tile(
                 slice(image, min(image + images_at_once, images)),
                 slice(row, min(row + rows_at_once, rows)),
             )
+
+
+def _even(count: int, at_most: int) -> int:
+    """How many at once, so that the last part is about as large as the others."""
+    return -(-count // -(-count // at_most)) if count else 1

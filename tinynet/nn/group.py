@@ -37,8 +37,8 @@ class Group:
 
     def gather(self, rank: int, x: Array) -> list[Array]:
         """The shards' arrays, in the order of the shards."""
-        # Two lists in turn, and one wait: whoever is at the next call fills the other list, and nobody comes to the one after that
-        # before all are at the next, and so have read this one.
+        # Two lists in turn, and one wait: whoever is at the next call fills the other list, and nobody comes to the one after
+        # that before all are at the next, and so have read this one.
         parts = self._parts[self._calls[rank] % 2]
         self._calls[rank] += 1
         parts[rank] = x
