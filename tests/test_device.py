@@ -51,9 +51,13 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def close(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
+    """Of all numbers of a tensor taken together: Adam moves a weight whose gradient is nothing but rounding by a whole step, this
+    way or that, so that single weights say little about two devices that add up in another order.
+    """
     assert a.keys() == b.keys()
     for name in a:
-        np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-5, err_msg=name)
+        mine, its = (np.asarray(x[name], np.float64) for x in (a, b))
+        assert np.linalg.norm(mine - its) <= 1e-3 * np.linalg.norm(mine) + 1e-5, name
 
 
 @pytest.fixture(scope="module")

@@ -100,3 +100,13 @@ def test_the_sums_before_a_rectifier_are_not_kept() -> None:
     model.forward(np.ones((2, 3), np.float32), train=True)
     model(np.ones((2, 3), np.float32))
     assert len(made) == 8 and made[::2] == made[1::2]
+
+
+def test_inference_behind_a_layer_that_gives_away_is_inference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that cannot work in place is called as ever: a max-pooling behind a convolution looks for no switches."""
+    def nobody(*arguments: Any) -> Any:
+        raise AssertionError("switches at inference")
+
+    monkeypatch.setattr("tinynet.functional.max_pool.maxima_and_switches", nobody)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.ReLU())
+    assert model(np.ones((1, 2, 8, 8), np.float32)).shape == (1, 3, 3, 3)

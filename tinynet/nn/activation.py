@@ -30,6 +30,8 @@ class ReLU(_Rectifier):
         y = F.relu(x)
         return y, self.Saved(y)
 
+    overwrites = True
+
     def overwrite(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
         y = F.relu(x, inplace=True)
         return y, self.Saved(y)
@@ -44,6 +46,8 @@ class ReLU6(_Rectifier):
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
         y = F.relu6(x)
         return y, self.Saved(y)
+
+    overwrites = True
 
     def overwrite(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
         y = F.relu6(x, inplace=True)

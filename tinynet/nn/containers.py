@@ -150,7 +150,7 @@ class Sequential(Container):
             both = child.fused_forward(self._children[names[0]]) if names and watch is None else None
             if both is not None:
                 x, kept[name], kept[names.pop(0)] = _at(here, partial(both, x))
-            elif free and not isinstance(child, Container):
+            elif free and child.overwrites:
                 x, kept[name] = _at(here, partial(child.overwrite, x, train, rng))
             else:
                 x, kept[name] = self._up(name, x, train, rng, watch, path)
@@ -170,7 +170,7 @@ class Sequential(Container):
             name, *names = names
             child = self._children[name]
             both = child.fused(self._children[names[0]]) if names and watch is None else None
-            place = (lambda x, layer=child: layer.overwrite(x)[0]) if free and not isinstance(child, Container) else None
+            place = (lambda x, layer=child: layer.overwrite(x)[0]) if free and child.overwrites else None
             x = self._infer(name, x, watch, path, both or place)
             names = names[1:] if both else names
             free = watch is None and both is None and child.gives_away

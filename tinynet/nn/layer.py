@@ -87,8 +87,11 @@ class Layer:
         """What forward of this layer and the following one give, in one function: y, and what each keeps. None: there is none."""
         return None
 
+    overwrites: ClassVar[bool] = False
+    """Whether `overwrite` writes the output to where the input was."""
+
     def overwrite(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
-        """forward, of an x that nobody needs any more: a layer may write its output there."""
+        """forward, of an x that nobody needs any more."""
         return self.forward(x, train, rng)
 
     @property
