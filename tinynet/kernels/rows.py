@@ -44,6 +44,8 @@ ROOM = 8
 """Lines of a row from which on one more, of ones, costs less than adding the bias to what may have left the cache."""
 LARGE = 40_000
 """Weights of a group that are too many to be read anew for every row."""
+WIDE = 28
+"""Numbers in a line of outputs from which on it is worth a product of its own; of few channels, shorter ones are."""
 
 
 def pays(channels: int, filters: int, geometry: Geometry, groups: int, what: str = "forward") -> bool:
@@ -58,6 +60,8 @@ def pays(channels: int, filters: int, geometry: Geometry, groups: int, what: str
     if what == "weight gradient" and channels * prod(geometry.kernel[1:]) < 16 and prod(geometry.out) > 2048:
         return False                                                        # long and narrow products
     simple = geometry.dilation[0] == 1 and geometry.stride[-1] == 1
+    if geometry.out[-1] < WIDE and channels >= 16:
+        return False
     return simple and filters >= FEW and channels * filters * prod(geometry.kernel) <= LARGE
 
 
