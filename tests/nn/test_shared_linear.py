@@ -64,14 +64,14 @@ def test_a_step_and_inference_are_those_of_the_whole_batch(count: int, workers: 
 
 def test_shards_that_need_not_go_in_step_share_nothing(products: list[int]) -> None:
     """One calls the layer once, the other twice: neither may wait for the other."""
-    layer, x = nn.Linear(4, 3), np.ones((3, 4), np.float32)
+    layer, x = nn.Linear(4, 3, rng=np.random.default_rng(0)), np.ones((3, 4), np.float32)
 
     def work(part: Any) -> Any:
         return [layer(part) for _ in range(len(part))][-1]
 
     with Shards(2) as shards:
         found = shards.apply(work, x)
-    np.testing.assert_allclose(np.concatenate(found), layer(x), rtol=1e-6)
+    np.testing.assert_allclose(np.concatenate(found), layer(x), rtol=1e-6, atol=1e-6)     # sums of numbers near 1
     assert not products
 
 
