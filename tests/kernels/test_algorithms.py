@@ -222,15 +222,25 @@ def test_a_failed_transform_is_made_anew() -> None:
         out[0] = w * m
 
     kept, w = FilterCache(lambda w, m: np.empty((1, *w.shape)), transform), values(0, (4, 3))
-    with ThreadPoolExecutor(2) as pool:
-        fails = pool.submit(kept.get, w, 2)
-        assert begun.wait(10)
-        waits = pool.submit(kept.get, w, 2)
-        time.sleep(0.05)
-        go.set()
-        with pytest.raises(MemoryError):
-            fails.result(10)
-        np.testing.assert_array_equal(waits.result(10)[0], 2 * w)
+    found: list[Any] = []
+
+    def ask() -> None:
+        try:
+            found.append(kept.get(w, 2))
+        except MemoryError as error:
+            found.append(error)
+
+    asking = [threading.Thread(target=ask, daemon=True) for _ in range(2)]   # daemons: one that waits for ever fails, and is left
+    asking[0].start()
+    assert begun.wait(10)
+    asking[1].start()
+    time.sleep(0.05)
+    go.set()
+    for thread in asking:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in asking)
+    assert isinstance(found[0], MemoryError)
+    np.testing.assert_array_equal(found[1][0], 2 * w)
 
 
 def test_the_choice_follows_the_shapes() -> None:
