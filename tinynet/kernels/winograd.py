@@ -72,15 +72,15 @@ def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, m: int, 
         if rows.start == 0:
             whole = layout.framed(x[images], layout.padded, geometry.low)
             target = layout.canvas_for(y[images], layout.covered, "target")
-        v = times("v", forms.b, layout.inputs(whole, rows))                # (a², C·T)
-        products = times("products", u, v.reshape(len(u), c, -1))          # (a², O, T)
+        v = times("v", forms.b, layout.inputs(whole, rows))                 # (a², C·T)
+        products = times("products", u, v.reshape(len(u), c, -1))           # (a², O, T)
         place = layout.lines(target, rows)
         if place is None:
             place = layout.blocks(target, rows)                             # (m, m, O, *grid)
             result = times("tiles", forms.a, products).reshape(place.shape)
             finished(result, shift.reshape(-1, 1, 1, 1))
         else:
-            result = times("tiles", products.reshape(len(u), -1).T, forms.a.T).reshape(o, -1)      # (O, T·m²)
+            result = times("tiles", products.reshape(len(u), -1).T, forms.a.T).reshape(o, -1)  # (O, T·m²)
             finished(result, shift)
             result = result.view(place.dtype).reshape(place.shape)          # (O, *grid, m) lines
         xp.copyto(place, result)
@@ -118,18 +118,18 @@ def _back(x: Array | None, w: Array | None, dy: Array, c: int, geometry: Geometr
     for images, rows in layout.parts():
         if rows.start == 0:
             signal = layout.framed(dy[images], layout.covered, (0, 0), "signal")
-        e = times("e", forms.a.T, layout.copied(layout.blocks(signal, rows))).reshape(len(forms.b), o, -1)     # (a², O, T)
+        e = times("e", forms.a.T, layout.copied(layout.blocks(signal, rows))).reshape(len(forms.b), o, -1)  # (a², O, T)
         if dx is not None:
             if rows.start == 0:
                 target, carried = layout.canvas_for(dx[images], layout.padded, "target"), None
-            products = times("products", u, e)                             # (a², C, T)
+            products = times("products", u, e)                              # (a², C, T)
             carried = layout.add_back(times("tiles", forms.back, products), target, rows, carried)
             if rows.stop == layout.grid[0]:
                 layout.unframe(target, dx[images], geometry.low)
         if x is not None:
             if rows.start == 0:
                 whole = layout.framed(x[images], layout.padded, geometry.low)
-            v = times("v", forms.b, layout.inputs(whole, rows)).reshape(len(forms.b), c, -1)                  # (a², C, T)
+            v = times("v", forms.b, layout.inputs(whole, rows)).reshape(len(forms.b), c, -1)  # (a², C, T)
             if du is None:
                 du = e @ v.swapaxes(1, 2)                                   # (a², O, C)
             else:
