@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinynet import functional as F
+from tinynet import nn
 from tinynet.kernels import pooling
 
 
@@ -22,7 +23,7 @@ def cases(draw):
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 5)), *size)
     patched = {
         "_BLOCK": draw(st.sampled_from([1, 300, 2000, 1 << 20])), "_SWITCHES": draw(st.sampled_from([1, 300, 2000, 1 << 20])),
-        "_LONG": draw(st.sampled_from([1, 8, 64])),
+        "_LONG": draw(st.sampled_from([1, 8, 64])), "_PLACES": draw(st.sampled_from([1, 50, 1 << 17])),
     }
     dtype, seed = draw(st.sampled_from([np.float32, np.float64])), draw(st.integers(0, 2**32 - 1))
     return window, padding, np.random.default_rng(seed).standard_normal(shape).astype(dtype), patched
@@ -43,6 +44,45 @@ def test_blocks_of_any_size_give_pytorchs_maxima_switches_and_means(case):
     np.testing.assert_array_equal(indices, places.numpy())
     expected = torch.nn.functional.avg_pool2d(torch.from_numpy(x), kernel, stride, padding).numpy()
     np.testing.assert_allclose(means, expected, rtol=0, atol=1e-5 if x.dtype == np.float32 else 1e-14)
+
+
+@settings(max_examples=150, deadline=None)
+@given(case=cases(), ceil=st.booleans(), like=st.sampled_from(["values", "ties", "NaN and infinities"]))
+def test_the_layers_record_holds_the_switches_and_its_ways_back_lead_to_them(case, ceil, like):
+    window, padding, x, patched = case
+    kernel, stride, dilation = zip(*window, strict=True)
+    if like == "ties":
+        x = np.round(x)
+    elif like == "NaN and infinities":
+        x = np.where(abs(x) > 1, np.array([np.nan, np.inf, -np.inf], x.dtype)[(x * 1000).astype(int) % 3], x)
+    layer = nn.MaxPool2d(kernel, stride, padding, dilation, ceil)
+    with mock.patch.multiple(pooling, **patched):
+        y, saved = layer.forward(x)
+        dy = np.random.default_rng(0).standard_normal(y.shape).astype(x.dtype)
+        dx, strongest = layer.back(saved, dy), layer.back(saved, dy, "largest")
+    given = torch.from_numpy(x).requires_grad_()
+    theirs, places = torch.nn.functional.max_pool2d(given, kernel, stride, padding, dilation, ceil, return_indices=True)
+    theirs.backward(torch.from_numpy(dy))
+    np.testing.assert_array_equal(y, theirs.detach().numpy())
+    np.testing.assert_array_equal(saved.indices, places.numpy())
+    assert saved.indices.dtype == np.int64 and saved.switches.kept.dtype == np.uint8
+    np.testing.assert_allclose(dx, given.grad.numpy(), rtol=0, atol=1e-5 if x.dtype == np.float32 else 1e-13)
+    expected = np.zeros(x.shape, x.dtype)
+    for plane in np.ndindex(*x.shape[:2]):
+        for place in np.unique(places[plane]):
+            expected[plane].ravel()[place] = dy[plane][places[plane].numpy() == place].max()
+    np.testing.assert_array_equal(strongest, expected)
+
+
+@pytest.mark.parametrize("width, dtype", [(254, np.uint8), (255, np.uint16), (65534, np.uint16), (65535, np.uint32)])
+def test_a_switch_takes_no_more_bytes_than_it_must_and_no_fewer(width, dtype):
+    """In a window of 2×2 the last cell stands width + 1 cells behind the first."""
+    x = np.zeros((1, 1, 4, width), np.float32)
+    x[..., 1, 1] = x[..., 3, 2] = 1
+    y, saved = nn.MaxPool2d(2).forward(x)
+    assert saved.switches.kept.dtype == dtype
+    assert saved.indices[0, 0, 0, 0] == width + 1 and saved.indices[0, 0, 1, 1] == 3 * width + 2
+    np.testing.assert_array_equal(nn.MaxPool2d(2).input_gradient(saved, y), x)
 
 
 @pytest.mark.parametrize("long", [1, 64])

@@ -1,7 +1,8 @@
 """Max-pooling in one, two and three dimensions, its switches, and its gradient.
 
 The switches are where each maximum stood: the flat index into the input plane, as PyTorch returns them. They are what
-the gradient and the deconvnet's unpooling need (Zeiler & Fergus 2014, section 2.1).
+the gradient and the deconvnet's unpooling need (Zeiler & Fergus 2014, section 2.1). A layer's record holds them as `Switches`,
+which take a byte where an index takes eight.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 from math import inf, prod
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
 from ..kernels import cuda
 from ..kernels.cuda import max_pool as gpu
 from ..kernels.geometry import Geometry, pad_cells
-from ..kernels.pooling import maxima, maxima_and_switches
+from ..kernels.pooling import first_cells, maxima, maxima_and_switches, put_back
 from ._check import batched, check_floats, check_indices, check_signal
 from ._geometry import pool_geometry
 
@@ -70,64 +73,86 @@ def max_pool3d_input_gradient(dy: Array, indices: Array, input_size: Sequence[in
     return _input_gradient("max_pool3d_input_gradient", 3, dy, indices, input_size)
 
 
+class Switches(NamedTuple):
+    """Where the maxima of a pooling stand."""
+
+    kept: Array
+    """Of y's shape. On a CPU how far behind the first cell of its window each stands, in cells of the plane, in the smallest
+    unsigned integers that hold it; on a GPU its flat index, int64.
+    """
+    geometry: Geometry
+
+    @property
+    def indices(self) -> Array:
+        """The flat indices into the input plane, int64, of y's shape."""
+        if self.kept.dtype == np.int64:
+            return self.kept
+        return first_cells(array_module(self.kept), self.geometry) + self.kept
+
+
+def max_pool_switches(
+    op: str, n: int, input: Array, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> tuple[Array, Switches]:
+    """y and its switches, for a layer to keep. Arguments as max_pool2d, with n spatial axes; op: what errors call it."""
+    x, unbatched, geometry = _check(op, n, input, kernel_size, stride, padding, dilation, ceil_mode)
+    kept: Any
+    if cuda.here(x):
+        y, kept = gpu.max_pool(x, geometry, True)
+    else:
+        padded = pad_cells(x, geometry, -inf)
+        y, kept = maxima_and_switches(padded, geometry)
+        _by_pytorchs_rules(kept, y, padded, geometry)
+    return (y[0], Switches(kept[0], geometry)) if unbatched else (y, Switches(kept, geometry))
+
+
 def _max_pool(
     op: str, n: int, input: Array, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, switches: bool
 ) -> Any:
+    windows = (kernel_size, stride, padding, dilation, ceil_mode)
+    if switches:
+        y, found = max_pool_switches(op, n, input, *windows)
+        return y, found.indices
+    x, unbatched, geometry = _check(op, n, input, *windows)
+    y = gpu.max_pool(x, geometry, False)[0] if cuda.here(x) else maxima(pad_cells(x, geometry, -inf), geometry)
+    return y[0] if unbatched else y
+
+
+def _check(
+    op: str, n: int, input: Array, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> tuple[Array, bool, Geometry]:
+    """The input (N, C, *size), whether it came without N, and its windows."""
     check_floats(op, input=input)
     x, unbatched = batched(op, "input", input, n)
     if x.shape[1] < 1:
         raise ShapeError(f"{op}: expected at least one channel, got {tuple(input.shape)}")
-    geometry = pool_geometry(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
-    if cuda.here(x):
-        y, indices = gpu.max_pool(x, geometry, switches)
-        return (y[0] if unbatched else y) if indices is None else (y[0], indices[0]) if unbatched else (y, indices)
-    padded = pad_cells(x, geometry, -inf)
-    if not switches:
-        y = maxima(padded, geometry)
-        return y[0] if unbatched else y
-    y, switch = maxima_and_switches(padded, geometry)
-    indices = _flat_indices(_by_pytorchs_rules(switch, y, padded, geometry), geometry)
-    return (y[0], indices[0]) if unbatched else (y, indices)
+    return x, unbatched, pool_geometry(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
 
 
-def _by_pytorchs_rules(switch: Array, y: Array, padded: Array, geometry: Geometry) -> Array:
-    """Two rules of PyTorch's: the last NaN of a window counts, since a NaN replaces whatever was held before it; and a window of
-    nothing but −∞ points to its first cell inside the input, not into the padding.
+def _by_pytorchs_rules(offsets: Array, y: Array, padded: Array, geometry: Geometry) -> None:
+    """Two rules of PyTorch's, put into the offsets: the last NaN of a window counts, since a NaN replaces whatever was held
+    before it; and a window of nothing but −∞ points to its first cell inside the input, not into the padding.
     """
     xp = array_module(padded)
     if geometry.padded != geometry.size:
-        xp.copyto(switch, _first_inside(xp, geometry).astype(switch.dtype), where=y == -inf)
+        xp.copyto(offsets, _first_inside(xp, geometry).astype(offsets.dtype), where=y == -inf)
     if bool(xp.isnan(y).any()):
-        for number, offset in enumerate(product(*map(range, geometry.kernel))):
-            xp.copyto(switch, number, where=xp.isnan(padded[geometry.seen_by(offset)]))
-    return switch
+        for position in product(*map(range, geometry.kernel)):
+            offset = sum(k * step for k, step in zip(position, geometry.steps, strict=True))
+            xp.copyto(offsets, offset, where=xp.isnan(padded[geometry.seen_by(position)]))
 
 
 def _first_inside(xp: Any, geometry: Geometry) -> Array:
-    """For every window position, (*out), the number of its first kernel position that lies inside the input."""
-    number = xp.zeros((), dtype=xp.int32)
-    for k, s, d, lo, count in zip(
-        geometry.kernel, geometry.stride, geometry.dilation, geometry.low, geometry.out, strict=True
-    ):
-        begin = xp.arange(count, dtype=xp.int32) * s - lo
-        number = number[..., None] * k + (xp.maximum(-begin, 0) + d - 1) // d
-    return number
+    """For every window, (*out), the offset of the first of its cells that lies inside the input."""
+    offset = xp.zeros((), dtype=xp.int64)
+    for d, step, begin in zip(geometry.dilation, geometry.steps, _begins(xp, geometry), strict=True):
+        offset = offset[..., None] + (xp.maximum(-begin, 0) + d - 1) // d * step
+    return offset
 
 
-def _flat_indices(switch: Array, geometry: Geometry) -> Array:
-    """Kernel positions (N, C, *out) as flat indices into the input plane, int64: where the window begins plus the
-    way inside it.
-    """
-    xp = array_module(switch)
-    begin, inside = (xp.zeros((), dtype=xp.int64) for _ in range(2))
-    for size, k, s, d, lo, count in zip(
-        geometry.size, geometry.kernel, geometry.stride, geometry.dilation, geometry.low, geometry.out, strict=True
-    ):
-        begin = begin[..., None] * size + (xp.arange(count, dtype=xp.int64) * s - lo)     # (*out)
-        inside = inside[..., None] * size + xp.arange(k, dtype=xp.int64) * d              # (*kernel)
-    flat = xp.take(inside.ravel(), switch)
-    flat += begin
-    return flat
+def _begins(xp: Any, geometry: Geometry) -> list[Array]:
+    """Where each window begins along each axis, (windows,); below 0 in the padding."""
+    windows = zip(geometry.stride, geometry.low, geometry.out, strict=True)
+    return [xp.arange(count, dtype=xp.int64) * s - lo for s, lo, count in windows]
 
 
 def _input_gradient(op: str, n: int, dy: Array, indices: Array, input_size: Sequence[int]) -> Array:
@@ -141,21 +166,38 @@ def _input_gradient(op: str, n: int, dy: Array, indices: Array, input_size: Sequ
     return unpooled(op, dy, indices, input_size, n)
 
 
-def unpooled(
-    op: str, values: Array, indices: Array, size: Sequence[int], n: int, meeting: str = "sum", geometry: Geometry | None = None
-) -> Array:
-    """Every value where its switch points, 0 elsewhere. size: of the result, whose last n axes are a plane.
+def unpooled(op: str, values: Array, indices: Array, size: Sequence[int], n: int, meeting: str = "sum") -> Array:
+    """Every value where its flat index points, 0 elsewhere. size: of the result, whose last n axes are a plane.
 
-    meeting: where several values meet in a cell, their "sum", or the "largest". geometry: the windows that the switches are of; a
-    GPU then gathers along them, and does not check them, for which the host would wait: a window of nothing but padding, whose
-    switch a CPU refuses, passes nothing on.
+    meeting: where several values meet in a cell, their "sum", or the "largest".
     """
-    if not cuda.here(values) or geometry is None:
-        check_inside(op, indices, size[-n:])
+    check_inside(op, indices, size[-n:])
     if cuda.here(values):
-        return gpu.unpool(values, indices, size, n, meeting, geometry)
+        return gpu.unpool(values, indices, size, n, meeting)
     scatter = scatter_add if meeting == "sum" else scatter_max
     return scatter(values, indices, size, n)
+
+
+def unpooled_by(op: str, values: Array, switches: Switches, size: Sequence[int], n: int, meeting: str = "sum") -> Array:
+    """unpooled, along the windows that the switches are of.
+
+    A GPU gathers along them, and does not check them, for which the host would wait: a window of nothing but padding, whose
+    switch a CPU refuses, passes nothing on.
+    """
+    geometry = switches.geometry
+    if cuda.here(values):
+        return gpu.unpool(values, switches.kept, size, n, meeting, geometry)
+    if _blind(geometry):
+        check_inside(op, switches.indices, geometry.size)
+    return put_back(values, switches.kept, geometry, meeting == "largest").reshape(tuple(size))
+
+
+def _blind(geometry: Geometry) -> bool:
+    """Whether a window sees nothing but padding, so that its switch may point anywhere."""
+    return any(
+        bool((begin + (np.maximum(-begin, 0) + d - 1) // d * d >= size).any())
+        for begin, d, size in zip(_begins(np, geometry), geometry.dilation, geometry.size, strict=True)
+    )
 
 
 def check_inside(op: str, indices: Array, plane: Sequence[int]) -> None:

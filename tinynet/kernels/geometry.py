@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 from ..backend import Array, array_module
@@ -37,6 +38,11 @@ class Geometry(NamedTuple):
     def spans(self) -> tuple[int, ...]:
         """Cells from the first that a window sees to the last, less one."""
         return tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True))
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Cells of a plane (without padding, row by row) from one kernel position to the next, along each axis."""
+        return tuple(d * prod(self.size[axis + 1 :]) for axis, d in enumerate(self.dilation))
 
     def seen_by(self, offset: Sequence[int], rows: slice | None = None) -> tuple[Any, ...]:
         """Index, into the padded array, of the cell that each window sees at kernel position `offset`.

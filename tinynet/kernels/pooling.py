@@ -1,13 +1,14 @@
 """The maxima and the sums of all windows, one axis after the other, and where the maxima stand.
 
-Axis by axis a window of kh · kw cells takes kh + kw comparisons. Where a maximum stands is carried along in small integers, by
-arithmetic alone: a branch for every cell, which nobody can foretell, would cost ten times as much.
+Axis by axis a window of kh · kw cells takes kh + kw comparisons. Where a maximum stands is carried along in small integers, how
+far behind the window's first cell, by arithmetic alone: a branch for every cell, which nobody can foretell, would cost ten times
+as much.
 """
 
 from __future__ import annotations
 
 import sys
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ _BLOCK = 1 << 22
 """Bytes of input that are pooled at a time, so that what arises on the way stays in cache."""
 _SWITCHES = 1 << 22
 """The same with switches, for which more arises."""
+_PLACES = 1 << 17
+"""Values that are put back at a time: the flat indices of so many fit the L2 cache."""
 _LONG = 64
 """Numbers in one piece from which on a step over every second piece takes less time than one over all of them."""
 
@@ -98,12 +101,14 @@ def _pick(part: np.ndarray, picked: tuple[slice, ...], target: np.ndarray) -> No
 
 
 def maxima_and_switches(padded: Array, geometry: Geometry) -> tuple[Array, Array]:
-    """maxima, and for each the number of the kernel position (row by row) at which it stands first, int8 or int32 (N, C, *out).
+    """maxima, and for each how far behind the first cell of its window it stands first, in cells of the plane without padding:
+    the smallest unsigned integers that hold it, (N, C, *out).
 
     A NaN is no larger than anything: where there are any, the switches are not what is asked for.
     """
     xp = array_module(padded)
-    small = xp.int8 if prod(geometry.kernel) <= 127 else xp.int32
+    farthest = sum((k - 1) * step for k, step in zip(geometry.kernel, geometry.steps, strict=True))
+    small = np.min_scalar_type(farthest).type
     if xp is not np:
         return _with_switches(padded, geometry, small)
     shape = (*padded.shape[:2], *geometry.out)
@@ -116,21 +121,53 @@ def maxima_and_switches(padded: Array, geometry: Geometry) -> tuple[Array, Array
 def _with_switches(padded: Array, geometry: Geometry, small: Any) -> tuple[Array, Array]:
     xp, y = array_module(padded), padded
     switch: Any = None
-    block = 1                                                               # kernel positions inside one step of this axis
     for axis in reversed(range(len(geometry.kernel))):                      # the last axis first: of equals the first row wins
-        part = _along(y, axis, geometry)
+        part, along = _along(y, axis, geometry), geometry.steps[axis]
         inner = None if switch is None else _along(switch, axis, geometry)
         y = part[0].copy()
         switch = xp.zeros(y.shape, dtype=small) if inner is None else inner[0].copy()
         for step in range(1, len(part)):
             larger = part[step] > y
             if inner is None:
-                xp.maximum(switch, larger * small(step), out=switch)        # the steps rise, so the last larger one stays
+                xp.maximum(switch, larger * small(step * along), out=switch)    # the steps rise, so the last larger one stays
             else:
-                switch += larger * (inner[step] + small(step * block) - switch)
+                switch += larger * (inner[step] + small(step * along) - switch)     # a difference below 0 wraps around twice
             xp.maximum(y, part[step], out=y)
-        block *= geometry.kernel[axis]
     return y, switch
+
+
+def first_cells(xp: Any, geometry: Geometry) -> Array:
+    """The flat index of the first cell of every window, (*out), int64: below 0 or in another row where it lies in the padding."""
+    first = xp.zeros((), dtype=xp.int64)
+    for size, s, lo, count in zip(geometry.size, geometry.stride, geometry.low, geometry.out, strict=True):
+        first = first[..., None] * size + (xp.arange(count, dtype=xp.int64) * s - lo)
+    return first
+
+
+def put_back(values: Array, offsets: Array, geometry: Geometry, largest: bool = False) -> Array:
+    """Every value in the cell that its switch points to, 0 elsewhere; where several meet, their sum, or the largest of them.
+
+    values: (…, *out). offsets: as maxima_and_switches gives them, of that shape. Returns (planes, cells of a plane).
+    """
+    xp, cells, count = array_module(values), prod(geometry.size), prod(geometry.out)
+    values, offsets = values.reshape(-1, count), offsets.reshape(-1, count)
+    apart = all(span < s for span, s in zip(geometry.spans, geometry.stride, strict=True))
+    at_once = max(1, min(len(values), _PLACES // count))
+    first = xp.arange(at_once, dtype=xp.int64)[:, None] * cells + first_cells(xp, geometry).reshape(1, -1)
+    y = xp.full((len(values), cells), -inf if largest else 0, dtype=values.dtype)
+    for begin in range(0, len(values), at_once):
+        part = slice(begin, begin + at_once)
+        own, given, target = offsets[part], values[part].reshape(-1), y[part].reshape(-1)
+        places = xp.add(first[: len(own)], own, out=scratch(xp, "places", own.shape, np.int64)).reshape(-1)
+        if largest:
+            xp.maximum.at(target, places, given)
+        elif apart:
+            target[places] = given                                          # `at` would hold on to the interpreter's lock
+        else:
+            xp.add.at(target, places, given)
+    if largest:
+        y[y == -inf] = 0
+    return y
 
 
 def _along(x: Array, axis: int, geometry: Geometry) -> list[Array]:

@@ -10,8 +10,7 @@ import numpy as np
 from .. import functional as F
 from ..backend import Array, array_module
 from ..functional._check import check_floats, check_signal
-from ..functional._geometry import pool_geometry
-from ..functional.max_pool import unpooled
+from ..functional.max_pool import Switches, max_pool_switches, unpooled_by
 from .layer import Layer
 
 _Ints = int | Sequence[int]
@@ -24,8 +23,12 @@ class _MaxPool(Layer):
     class Saved(NamedTuple):
         size: tuple[int, ...]
         """Shape of the input."""
-        indices: Array
-        """The switches: flat index of each maximum in its input plane."""
+        switches: Switches
+
+        @property
+        def indices(self) -> Array:
+            """The switches as flat index of each maximum in its input plane, int64; made anew at each call."""
+            return self.switches.indices
 
     def __init__(
         self, kernel_size: _Ints, stride: _Ints | None = None, padding: _Ints = 0, dilation: _Ints = 1, ceil_mode: bool = False
@@ -34,28 +37,26 @@ class _MaxPool(Layer):
         self.stride = kernel_size if stride is None else stride
         self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
 
-    def _pool(self, x: Array, return_indices: bool) -> Any:
-        op = getattr(F, f"max_pool{self.axes}d")
-        return op(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, return_indices)
+    def _windows(self) -> tuple[Any, ...]:
+        return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
-        y, indices = self._pool(x, True)
-        return y, self.Saved(tuple(x.shape), indices)
+        y, switches = max_pool_switches(f"max_pool{self.axes}d", self.axes, x, *self._windows())
+        return y, self.Saved(tuple(x.shape), switches)
 
     def __call__(self, x: Array) -> Array:
-        return self._pool(x, False)
+        return getattr(F, f"max_pool{self.axes}d")(x, *self._windows())
 
     def input_gradient(self, saved: Saved, dy: Array) -> Array:
         return self.back(saved, dy)
 
     def back(self, saved: Saved, signal: Array, meeting: str = "sum") -> Array:
         """The signal put back to where the maxima stood; where several meet in a cell, their "sum" or the "largest"."""
-        op, windows = f"max_pool{self.axes}d_input_gradient", (self.kernel_size, self.stride, self.padding, self.dilation)
+        op = f"max_pool{self.axes}d_input_gradient"
         check_floats(op, dy=signal)
-        check_signal(op, signal, saved.indices.shape)
-        array_module(signal, saved.indices)
-        geometry = pool_geometry(op, saved.size[-self.axes :], *windows, self.ceil_mode)
-        return unpooled(op, signal, saved.indices, saved.size, self.axes, meeting, geometry)
+        check_signal(op, signal, saved.switches.kept.shape)
+        array_module(signal, saved.switches.kept)
+        return unpooled_by(op, signal, saved.switches, saved.size, self.axes, meeting)
 
 
 class MaxPool1d(_MaxPool):
