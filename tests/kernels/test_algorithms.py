@@ -88,12 +88,17 @@ def test_against_pytorch(backend: Backend, dtype: str, case: dict[str, Any]) -> 
         shift = None if bias is None else backend.array(bias)
         y = correlate(ax, aw, shift, geometry, groups, algorithm)
         rectified = correlate(ax, aw, shift, geometry, groups, algorithm, relu=True)
+        factor = values(seed + 4, (case["filters"],)).astype(dtype)
+        scaled = correlate(ax, aw, shift, geometry, groups, algorithm, scale=backend.array(factor))
         dx = correlate_input_gradient(ady, aw, geometry, groups, algorithm)
         dw = correlate_weight_gradient(ax, ady, geometry, groups, algorithm)
         together = correlate_gradients(ax, aw, ady, geometry, groups, algorithm)
     assert tx.grad is not None and tw.grad is not None
     close(backend.host(y), expected.detach().numpy(), dtype, "y", slack)
     close(backend.host(rectified), expected.detach().numpy().clip(0), dtype, "max(y, 0)", slack)
+    level = 0 if bias is None else bias.astype(np.float64).reshape(-1, 1, 1)
+    expected_scaled = (expected.detach().numpy() - level) * factor.astype(np.float64).reshape(-1, 1, 1) + level
+    close(backend.host(scaled), expected_scaled, dtype, "scale · W X + b", slack)
     close(backend.host(dx), tx.grad.numpy(), dtype, "dx", slack)
     close(backend.host(dw), tw.grad.numpy(), dtype, "dw", slack)
     for alone, both in zip((dx, dw), together, strict=True):

@@ -98,4 +98,4 @@ def compare(
         np.testing.assert_array_equal(backend.host(model.state_dict()[name]), before[name], err_msg=f"{name} was changed")
     assert attributes(model) == held, "something was put on a layer"
     if not train:
-        np.testing.assert_array_equal(backend.host(model(array)), backend.host(y))
+        close(backend.host(model(array)), backend.host(y), dtype, "inference")      # which folds normalisations

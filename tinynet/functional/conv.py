@@ -58,6 +58,17 @@ def conv_relu(
     return _conv(f"conv{n}d", n, input, weight, bias, stride, padding, dilation, groups, algorithm, relu=True)
 
 
+def conv_scaled(
+    n: int, input: Array, weight: Array, bias: Array | None, scale: Array, relu: bool = False,
+    stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1, *, algorithm: str = "auto",
+) -> Array:
+    """scale · conv(input, weight) + bias with n spatial axes, and ReLU if relu: a convolution and the normalisation behind it.
+
+    scale: (O,), one number a filter. Other arguments as conv2d.
+    """
+    return _conv(f"conv{n}d", n, input, weight, bias, stride, padding, dilation, groups, algorithm, relu, scale)
+
+
 def conv1d_input_gradient(
     input_size: Sequence[int], weight: Array, dy: Array,
     stride: _Ints = 1, padding: _Ints | str = 0, dilation: _Ints = 1, groups: int = 1,
@@ -142,14 +153,15 @@ def conv_bias_gradient(dy: Array, unbatched: bool = False) -> Array:
 
 def _conv(
     op: str, n: int, input: Array, weight: Array, bias: Array | None, stride: Any, padding: Any, dilation: Any, groups: int,
-    algorithm: str, relu: bool = False,
+    algorithm: str, relu: bool = False, scale: Array | None = None,
 ) -> Array:
-    check_floats(op, input=input, weight=weight, bias=bias)
+    check_floats(op, input=input, weight=weight, bias=bias, scale=scale)
     x, unbatched = batched(op, "input", input, n)
     geometry = _check(op, n, x.shape, weight.shape, stride, padding, dilation, groups)
-    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
-        raise ShapeError(f"{op}: expected bias ({weight.shape[0]},), one number a filter, got {tuple(bias.shape)}")
-    y = correlate(x, weight, bias, geometry, groups, algorithm, relu)
+    for name, vector in (("bias", bias), ("scale", scale)):
+        if vector is not None and tuple(vector.shape) != (weight.shape[0],):
+            raise ShapeError(f"{op}: expected {name} ({weight.shape[0]},), one number a filter, got {tuple(vector.shape)}")
+    y = correlate(x, weight, bias, geometry, groups, algorithm, relu, scale)
     return y[0] if unbatched else y
 
 

@@ -12,6 +12,7 @@ from ..errors import ArgumentError, ShapeError
 from ..kernels import batch_norm as cpu
 from ..kernels import cuda
 from ..kernels.cuda import batch_norm as gpu
+from ..kernels.masking import rectify
 from ._check import check_floats, integer, same_shape
 
 
@@ -50,18 +51,48 @@ def batch_norm(
         mean, variance, count = batch_statistics(input)
         if running_mean is not None and running_var is not None:
             move_running(running_mean, running_var, Statistics(mean, variance, count), momentum)
+    return _normalised(input, mean, variance, weight, bias, eps)
+
+
+def batch_norm_relu(
+    input: Array, running_mean: Array, running_var: Array, weight: Array | None = None, bias: Array | None = None,
+    eps: float = 1e-5, relu: bool = True, inplace: bool = False,
+) -> Array:
+    """relu(batch_norm(input, …)) with the running statistics, in one pass. inplace: write into input, where that can be."""
+    op = "batch_norm"
+    check_floats(op, input=input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    _check_channels(op, input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    check_eps(op, eps, False)
+    return _normalised(input, running_mean, running_var, weight, bias, eps, relu, inplace)
+
+
+def batch_norm_scale_and_shift(
+    running_mean: Array, running_var: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> tuple[Array, Array]:
+    """What batch_norm with the running statistics is: x · scale + shift, channel by channel, (C,) each."""
+    scale = _scale(running_var, weight, eps)
+    return scale, -running_mean * scale if bias is None else bias - running_mean * scale
+
+
+def _scale(variance: Array, weight: Array | None, eps: float) -> Array:
     scale = 1 / (variance + eps) ** 0.5                         # (C,)
-    if weight is not None:
-        scale = scale * weight
-    if cuda.here(input):
-        return gpu.normalise(input, mean, scale, bias)
-    if cpu.fits(input):
-        return cpu.normalise(input, mean, scale, bias, cpu.near(mean, variance))
-    y = input - _along_channels(mean, input)
-    y *= _along_channels(scale, input)
+    return scale if weight is None else scale * weight
+
+
+def _normalised(
+    x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False,
+    inplace: bool = False,
+) -> Array:
+    scale = _scale(variance, weight, eps)
+    if cuda.here(x):
+        return gpu.normalise(x, mean, scale, bias, relu)
+    if cpu.fits(x):
+        return cpu.normalise(x, mean, scale, bias, cpu.near(mean, variance), relu, x if inplace else None)
+    y = x - _along_channels(mean, x)
+    y *= _along_channels(scale, x)
     if bias is not None:
-        y += _along_channels(bias, input)
-    return y
+        y += _along_channels(bias, x)
+    return rectify(y, out=y) if relu else y
 
 
 def batch_statistics(input: Array, total: Total | None = None) -> Statistics:

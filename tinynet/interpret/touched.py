@@ -99,12 +99,14 @@ def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, pa
         children = list(layer.named_children())
         while children:
             (name, child), *children = children
-            both = None
-            if children and not isinstance(state, Touched) and join(path, name) not in look.paths:
-                both = child.fused(children[0][1])              # two layers at once, as Sequential does
-            if both is not None:
-                (name, child), *children = children
-            state = _child(name, child, state, clean, look, path, key, both)
+            fused = None if isinstance(state, Touched) else child.fused([after for _, after in children])
+            if fused is not None:                               # several layers at once, as Sequential does
+                within = [name, *(after for after, _ in children[: fused.others - 1])]
+                if any(join(path, after) in look.paths for after in within):
+                    fused = None
+                else:
+                    (name, child), children = children[fused.others - 1], children[fused.others :]
+            state = _child(name, child, state, clean, look, path, key, fused.call if fused else None)
         return state
     if isinstance(layer, (nn.Concat, nn.Residual)):
         branches = [_child(name, child, state, clean, look, path, key) for name, child in layer.named_children()]

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import Array, array_module
+from .masking import rectify
 from .scratch import scratch
 
 NUMBERS = 1 << 19
@@ -93,9 +94,11 @@ def gradient_sums(dy: Array, x: Array, mean: Array, near: bool) -> Array:
     return sums
 
 
-def normalise(x: Array, mean: Array, scale: Array, bias: Array | None, near: bool) -> Array:
-    """(x − mean) · scale + bias, channel by channel."""
-    y = np.empty(x.shape, x.dtype)
+def normalise(
+    x: Array, mean: Array, scale: Array, bias: Array | None, near: bool, relu: bool = False, into: Array | None = None
+) -> Array:
+    """(x − mean) · scale + bias, channel by channel, and max(…, 0) if relu. into: where to, x itself for one."""
+    y = np.empty(x.shape, x.dtype) if into is None else into
     rows, target = _rows(x), _rows(y)
     shift = -mean * scale if bias is None else bias - mean * scale
     for part in _blocks(rows.shape):
@@ -103,11 +106,13 @@ def normalise(x: Array, mean: Array, scale: Array, bias: Array | None, near: boo
         if near:
             np.multiply(rows[part], scale[c, None], out=out)
             out += shift[c, None]
-            continue
-        np.subtract(rows[part], mean[c, None], out=out)
-        out *= scale[c, None]
-        if bias is not None:
-            out += bias[c, None]
+        else:
+            np.subtract(rows[part], mean[c, None], out=out)
+            out *= scale[c, None]
+            if bias is not None:
+                out += bias[c, None]
+        if relu:
+            rectify(out, out=out)
     return y
 
 

@@ -28,19 +28,23 @@ _WORTH = 0.85
 class _Algorithm(NamedTuple):
     """The same three maps, computed one way."""
 
-    forward: Callable[[Array, Array, Array | None, Geometry, int, bool], Array]
+    forward: Callable[..., Array]
+    """Of x, w, bias, geometry, groups, relu; and scale, if it scales outputs."""
     input_gradient: Callable[[Array, Array, Geometry, int], Array]
     weight_gradient: Callable[[Array, Array, Geometry, int], Array]
     gradients: Callable[[Array, Array, Array, Geometry, int], tuple[Array, Array]] | None = None
     """Both of x, w, dy in one walk; None: one after the other."""
+    scales: bool = False
+    """Whether forward takes a scale, since its filters are kept transformed and had better stay the same."""
 
 
 def _winograd(m: int) -> _Algorithm:
     return _Algorithm(
-        lambda x, w, bias, geometry, groups, relu: winograd.forward(x, w, bias, geometry, m, relu),
+        lambda x, w, bias, geometry, groups, relu, scale=None: winograd.forward(x, w, bias, geometry, m, relu, scale),
         lambda dy, w, geometry, groups: winograd.input_gradient(dy, w, geometry, m),
         lambda x, dy, geometry, groups: winograd.weight_gradient(x, dy, geometry, m),
         lambda x, w, dy, geometry, groups: winograd.gradients(x, w, dy, geometry, m),
+        scales=True,
     )
 
 
@@ -54,11 +58,19 @@ _NAMED = {
 
 
 def correlate(
-    x: Array, w: Array, bias: Array | None, geometry: Geometry, groups: int, algorithm: str = "auto", relu: bool = False
+    x: Array, w: Array, bias: Array | None, geometry: Geometry, groups: int, algorithm: str = "auto", relu: bool = False,
+    scale: Array | None = None,
 ) -> Array:
-    """Y = W X + b, and max(Y, 0) if relu. x: (N, C, *size), w: (O, C/G, *kernel), bias: (O,) or None. Returns (N, O, *out)."""
+    """Y = s · W X + b, and max(Y, 0) if relu. x: (N, C, *size), w: (O, C/G, *kernel), bias, scale: (O,) or None.
+
+    Returns (N, O, *out).
+    """
     way = _way(algorithm, x, x.shape[1], w.shape[0], geometry, groups)
-    return way.forward(x, w, bias, geometry, groups, relu)
+    if scale is None:
+        return way.forward(x, w, bias, geometry, groups, relu)
+    if way.scales:
+        return way.forward(x, w, bias, geometry, groups, relu, scale)
+    return way.forward(x, w * scale.reshape(-1, *[1] * (w.ndim - 1)), bias, geometry, groups, relu)
 
 
 def correlate_input_gradient(dy: Array, w: Array, geometry: Geometry, groups: int, algorithm: str = "auto") -> Array:

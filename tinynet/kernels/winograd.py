@@ -55,16 +55,22 @@ def cost(m: int, count: int, channels: int, filters: int, geometry: Geometry) ->
     return (products + transforms) / (9 * filled) * (1.0 if filled == 1 else 1.4)
 
 
-def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, m: int, relu: bool = False) -> Array:
-    """Y = W X + b, and max(Y, 0) if relu. x: (N, C, H, W), w: (O, C, 3, 3). Returns (N, O, *out)."""
+def forward(
+    x: Array, w: Array, bias: Array | None, geometry: Geometry, m: int, relu: bool = False, scale: Array | None = None
+) -> Array:
+    """Y = s · W X + b, and max(Y, 0) if relu. x: (N, C, H, W), w: (O, C, 3, 3), bias, scale: (O,) or None.
+
+    Returns (N, O, *out).
+    """
     xp, (o, c) = array_module(x), w.shape[:2]
     u, forms = filters(w, m), _forms(xp, m, str(x.dtype))
     layout = Layout.of(geometry, m, x, o)
     y = xp.empty((x.shape[0], o, *geometry.out), dtype=x.dtype)
-    shift = xp.zeros((o, 1), dtype=x.dtype) if bias is None else bias.reshape(-1, 1)
 
-    def finished(result: Array, shift: Array) -> None:                      # while it is in cache
-        result += shift
+    def finished(result: Array) -> None:                                    # (…, O, numbers), while it is in cache
+        for combine, vector in ((xp.multiply, scale), (xp.add, bias)):
+            if vector is not None:
+                combine(result, vector.reshape(-1, 1), out=result)
         if relu:
             rectify(result, out=result)
 
@@ -78,10 +84,10 @@ def forward(x: Array, w: Array, bias: Array | None, geometry: Geometry, m: int, 
         if place is None:
             place = layout.blocks(target, rows)                             # (m, m, O, *grid)
             result = times("tiles", forms.a, products).reshape(place.shape)
-            finished(result, shift.reshape(-1, 1, 1, 1))
+            finished(result.reshape(m * m, o, -1))
         else:
             result = times("tiles", products.reshape(len(u), -1).T, forms.a.T).reshape(o, -1)  # (O, T·m²)
-            finished(result, shift)
+            finished(result)
             result = result.view(place.dtype).reshape(place.shape)          # (O, *grid, m) lines
         xp.copyto(place, result)
         if rows.stop == layout.grid[0]:

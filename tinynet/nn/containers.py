@@ -169,11 +169,11 @@ class Sequential(Container):
         while names:
             name, *names = names
             child = self._children[name]
-            both = child.fused(self._children[names[0]]) if names and watch is None else None
+            fused = child.fused([self._children[after] for after in names]) if names and watch is None else None
             place = (lambda x, layer=child: layer.overwrite(x)[0]) if free and child.overwrites else None
-            x = self._infer(name, x, watch, path, both or place)
-            names = names[1:] if both else names
-            free = watch is None and both is None and child.gives_away
+            x = self._infer(name, x, watch, path, fused.call if fused else place)
+            names = names[fused.others :] if fused else names
+            free = watch is None and (fused is not None or child.gives_away)
         return x
 
     @property

@@ -11,10 +11,11 @@ from .. import functional as F
 from ..backend import Array
 from ..errors import ArgumentError
 from ..functional._check import integer, integers
-from ..functional.conv import ALGORITHMS
+from ..functional.conv import ALGORITHMS, conv_scaled
 from . import init
 from .activation import ReLU
-from .layer import Layer
+from .layer import Fused, Layer
+from .norm import _BatchNorm
 
 _Ints = int | Sequence[int]
 
@@ -66,18 +67,39 @@ class _Conv(Layer):
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
         return self._op()(x, self.weight, self.bias, **self._windows()), self.Saved(x)
 
-    def fused(self, following: Layer) -> Callable[[Array], Array] | None:
-        if type(following) is not ReLU or isinstance(self, _ConvTranspose):
+    def _with_relu(self, x: Array) -> Array:
+        return F.conv_relu(self.axes, x, self.weight, self.bias, **self._windows())
+
+    def _with_norm(self, x: Array, norm: _BatchNorm, relu: bool) -> Array:
+        if x.ndim != self.axes + 2:                             # one image: its normalisation will say what it expects
+            return norm.rectified(self(x), relu, inplace=True)
+        scale, shift = norm.scale_and_shift()
+        if self.bias is not None:
+            shift += scale * self.bias
+        return conv_scaled(self.axes, x, self.weight, shift, scale, relu, **self._windows())
+
+    def fused(self, following: Sequence[Layer]) -> Fused | None:
+        if isinstance(self, _ConvTranspose) or not following:
             return None
-        return lambda x: F.conv_relu(self.axes, x, self.weight, self.bias, **self._windows())
+        norm = following[0]
+        if type(norm) is ReLU:
+            return Fused(1, self._with_relu)
+        if not isinstance(norm, _BatchNorm) or not self._takes(norm):
+            return None
+        relu = any(type(layer) is ReLU for layer in following[1:2])
+        return Fused(1 + relu, lambda x: self._with_norm(x, norm, relu))
+
+    def _takes(self, norm: _BatchNorm) -> bool:
+        """Whether this normalisation is, at inference, a scale and a shift of what every filter gives."""
+        fits = norm.num_features == self.out_channels and self.axes + 2 in norm.dims
+        return norm.fixed and fits and norm.running_mean.dtype == self.weight.dtype
 
     def fused_forward(self, following: Layer) -> Callable[[Array], tuple[Array, Saved, Any]] | None:
-        both = self.fused(following)
-        if both is None:
+        if type(following) is not ReLU or isinstance(self, _ConvTranspose):
             return None
 
         def forward(x: Array) -> tuple[Array, Any, Any]:
-            y = both(x)
+            y = self._with_relu(x)
             return y, self.Saved(x), ReLU.Saved(y)              # the output is what ReLU's gradient needs; the sums are not
 
         return forward

@@ -10,7 +10,7 @@ and holds no memory at inference. The gradient, the deconvnet and guided backpro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -26,6 +26,15 @@ Step = Callable[[str, "Layer", Saved, Array], Array]
 """step(path, layer, saved, signal) → signal is the rule of one walk back."""
 Seed = Callable[[str, "Layer", Any], Any]
 """seed(path, layer, signal) → signal may put something in at a layer's output on the way down; signal None: nothing arrives."""
+
+
+class Fused(NamedTuple):
+    """Several layers in one, at inference."""
+
+    others: int
+    """How many of the following layers it does."""
+    call: Callable[[Array], Array]
+    """Gives a new array."""
 
 
 class Nothing(NamedTuple):
@@ -79,8 +88,11 @@ class Layer:
         """The forward walk of inference, which keeps nothing, through this layer, which stands at `path`."""
         return self(x)
 
-    def fused(self, following: Layer) -> Callable[[Array], Array] | None:
-        """A function that does at inference what this layer and the following one do, faster; None: there is none."""
+    def fused(self, following: Sequence[Layer]) -> Fused | None:
+        """A function that does at inference what this layer and some of the following do, faster; None: there is none.
+
+        following: all layers that the output goes through one after the other, in a new array each, none of which is watched.
+        """
         return None
 
     def fused_forward(self, following: Layer) -> Callable[[Array], tuple[Array, Saved, Saved]] | None:

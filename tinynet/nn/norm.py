@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -10,9 +11,18 @@ from .. import functional as F
 from ..backend import Array, array_module
 from ..errors import ShapeError
 from ..functional._check import integer
-from ..functional.norm import Statistics, batch_norm_gradients, batch_statistics, check_eps, move_running
+from ..functional.norm import (
+    Statistics,
+    batch_norm_gradients,
+    batch_norm_relu,
+    batch_norm_scale_and_shift,
+    batch_statistics,
+    check_eps,
+    move_running,
+)
+from .activation import ReLU
 from .group import Member, current_member
-from .layer import Layer
+from .layer import Fused, Layer
 
 
 class _BatchNorm(Layer):
@@ -46,11 +56,7 @@ class _BatchNorm(Layer):
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
         """y and the record. train: the batch's own statistics, and the running ones move in place."""
-        if x.ndim not in self.dims:
-            raise ShapeError(f"{type(self).__name__}: expected input of {' or '.join(map(str, self.dims))} axes, got {x.shape}")
-        if self.weight is not None and x.dtype == self.weight.dtype and x.shape[1] != self.num_features:
-            raise ShapeError(f"{type(self).__name__}: expected {self.num_features} channels, got {tuple(x.shape)}")
-        check_eps("batch_norm", self.eps, train or not self.track_running_stats)
+        self._check(x, train)
         batch = (train or not self.track_running_stats) and x.size > 0
         member = current_member() if batch else None
         moves = train and self.track_running_stats and (member is None or member.rank == 0)
@@ -69,6 +75,32 @@ class _BatchNorm(Layer):
             statistics = Statistics(self.running_mean.copy(), self.running_var.copy(), 0)
         y = F.batch_norm(x, statistics.mean, statistics.variance, self.weight, self.bias, eps=self.eps)
         return y, self.Saved(x, statistics, batch, member)
+
+    def _check(self, x: Array, train: bool) -> None:
+        if x.ndim not in self.dims:
+            raise ShapeError(f"{type(self).__name__}: expected input of {' or '.join(map(str, self.dims))} axes, got {x.shape}")
+        if self.weight is not None and x.dtype == self.weight.dtype and x.shape[1] != self.num_features:
+            raise ShapeError(f"{type(self).__name__}: expected {self.num_features} channels, got {tuple(x.shape)}")
+        check_eps("batch_norm", self.eps, train or not self.track_running_stats)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether at inference this is a scale and a shift that no input changes."""
+        return self.running_mean is not None and type(self) in (BatchNorm1d, BatchNorm2d, BatchNorm3d)
+
+    def scale_and_shift(self) -> tuple[Array, Array]:
+        """What it is then, (C,) each."""
+        return batch_norm_scale_and_shift(self.running_mean, self.running_var, self.weight, self.bias, self.eps)
+
+    def rectified(self, x: Array, relu: bool, inplace: bool = False) -> Array:
+        """At inference, with a ReLU behind it if relu. inplace: nobody needs x any more."""
+        self._check(x, False)
+        return batch_norm_relu(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps, relu, inplace)
+
+    def fused(self, following: Sequence[Layer]) -> Fused | None:
+        if not self.fixed or not following or type(following[0]) is not ReLU:
+            return None
+        return Fused(1, lambda x: self.rectified(x, True))
 
     @property
     def gives_away(self) -> bool:

@@ -11,7 +11,9 @@ from .. import functional as F
 from ..backend import Array, array_module
 from ..functional._check import check_floats, check_signal
 from ..functional.max_pool import Switches, max_pool_switches, unpooled_by
-from .layer import Layer
+from .activation import ReLU
+from .layer import Fused, Layer
+from .norm import _BatchNorm
 
 _Ints = int | Sequence[int]
 
@@ -46,6 +48,12 @@ class _MaxPool(Layer):
 
     def __call__(self, x: Array) -> Array:
         return getattr(F, f"max_pool{self.axes}d")(x, *self._windows())
+
+    def fused(self, following: Sequence[Layer]) -> Fused | None:
+        if not following or not isinstance(following[0], _BatchNorm) or not following[0].fixed:
+            return None
+        norm, relu = following[0], any(type(layer) is ReLU for layer in following[1:2])
+        return Fused(1 + relu, lambda x: norm.rectified(self(x), relu, inplace=True))
 
     def input_gradient(self, saved: Saved, dy: Array) -> Array:
         return self.back(saved, dy)
