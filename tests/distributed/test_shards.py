@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tests.device_double import device_module
 from tinynet import nn
 from tinynet.distributed import Shards
 from tinynet.errors import ArgumentError
+from tinynet.nn.group import current_member
 
 
 def network(rng: np.random.Generator) -> nn.Sequential:
@@ -81,7 +83,7 @@ from tinynet.distributed import Shards
 from tinynet.nn.group import current_member
 
 def work(part):
-    if current_member().rank == 0:
+    if current_member().rank == WAITING:
         return current_member().sum(part)       # for which nobody else will come
     time.sleep(0.3)
     os.kill(os.getpid(), signal.SIGINT)
@@ -95,9 +97,39 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_leaves_nobody_waiting() -> None:
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=True)
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_ctrl_c_leaves_nobody_waiting(waiting: int) -> None:
+    """The first shard is in the caller's own thread, which is the one that is interrupted."""
+    code = INTERRUPTED.replace("WAITING", str(waiting))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "interrupted\n"
+
+
+def test_the_callers_thread_does_the_first_shard_and_others_the_others_at_once() -> None:
+    def work(part: np.ndarray) -> tuple[list[int], int]:
+        member = current_member()
+        assert member is not None and member.sum(part).tolist() == [3]      # which waits for all
+        return part.tolist(), threading.get_ident()
+
+    with Shards(3) as shards:
+        found = shards.apply(work, np.arange(3))
+    assert [part for part, _ in found] == [[0], [1], [2]]
+    assert found[0][1] == threading.get_ident() and len({thread for _, thread in found}) == 3
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_the_error_of_a_shard_is_raised_not_that_of_those_who_waited_for_it(failing: int) -> None:
+    def work(part: np.ndarray) -> np.ndarray:
+        member = current_member()
+        assert member is not None
+        if member.rank == failing:
+            raise ZeroDivisionError("mine")
+        return member.sum(part)
+
+    with Shards(2) as shards:
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            shards.apply(work, np.zeros(2))
+        assert current_member() is None and shards.apply(len, np.zeros(2)) == [1, 1]
 
 
 FAILING = """

@@ -36,7 +36,7 @@ class TrainingStep(NamedTuple):
 
 
 class Shards:
-    """A pool of `workers` threads for one model at a time; None: as many as there are cores. Use it in a with block.
+    """`workers` threads for one model at a time, the caller's one of them; None: as many as there are cores. For a with block.
 
     Within the block BLAS is limited to one thread (of the whole process), and freed memory is kept for the next array; behind it,
     also after an error, all is as before. keep: bytes of freed memory that are kept at most, about; 0: none is.
@@ -57,7 +57,7 @@ class Shards:
             within.enter_context(KeptMemory(self.keep))
             if self.workers > 1:
                 within.enter_context(_blas().limit(limits=1, user_api="blas"))
-                self._pool = within.enter_context(ThreadPoolExecutor(self.workers, thread_name_prefix="tinynet-shard"))
+                self._pool = within.enter_context(ThreadPoolExecutor(self.workers - 1, thread_name_prefix="tinynet-shard"))
             self._within = within.pop_all()
         return self
 
@@ -133,7 +133,10 @@ class Shards:
         return [slice(i * count // shards, (i + 1) * count // shards) for i in range(shards)]
 
     def _map(self, work: Callable[[int], Any], group: Group) -> list[Any]:
-        """work(0), …, work(size − 1), each in its thread as a member of the group; the first error is raised."""
+        """work(0), …, work(size − 1), each in its thread as a member of the group; the first error is raised.
+
+        The first is the caller's: to wake one thread less, and be woken by none, saves small layers up to a fifth of their time.
+        """
 
         def run(rank: int) -> Any:
             try:
@@ -145,17 +148,23 @@ class Shards:
 
         errors: Any = np.geterr()                               # NumPy's are per thread
         assert self._pool is not None
-        futures = [self._pool.submit(run, rank) for rank in range(group.size)]
+        futures = [self._pool.submit(run, rank) for rank in range(1, group.size)]
+        own: list[Any] = []
+        failures: list[BaseException | None] = []
         try:
-            failures = [error for error in (future.exception() for future in futures) if error is not None]
+            try:
+                own.append(run(0))
+            except Exception as error:
+                failures.append(error)
+            failures += [future.exception() for future in futures]
         except BaseException:                                   # Ctrl-C: behind the caller's back nobody may go on
             group.abort()
             wait(futures)
             raise
-        for error in failures:
-            if not isinstance(error, threading.BrokenBarrierError):
-                raise error
-        return [future.result() for future in futures]
+        for failure in failures:
+            if failure is not None and not isinstance(failure, threading.BrokenBarrierError):
+                raise failure
+        return own + [future.result() for future in futures]
 
 
 def _blas() -> Any:
