@@ -59,6 +59,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "bias": draw(st.booleans()), "seed": draw(st.integers(0, 999)),
         "geometry": Geometry(tuple(size), kernel, stride, low, high, dilation, tuple(out)),
         "workspace": draw(st.sampled_from([1, 3000, 1 << 20])), "columns": draw(st.sampled_from([1, 7, 128])),
+        "more": draw(st.sampled_from([0, 1, 10**9])),
     }
 
 
@@ -84,6 +85,8 @@ def test_against_pytorch(backend: Backend, dtype: str, case: dict[str, Any]) -> 
         patch.setattr(winograd_tiles, "COLUMNS", case["columns"])
         patch.setattr(pointwise, "_LONG", case["columns"])
         patch.setattr(rows, "WORKSPACE", case["workspace"])
+        patch.setattr(im2col, "LONG", case["columns"])
+        patch.setattr(im2col, "MORE", case["more"])
         ax, aw, ady = (backend.array(a) for a in (x, w, dy))
         shift = None if bias is None else backend.array(bias)
         y = correlate(ax, aw, shift, geometry, groups, algorithm)
@@ -136,7 +139,7 @@ def test_rows_in_one_and_three_dimensions(backend: Backend, n: int, draw: st.Dat
 def test_every_stride_and_dilation_in_small_tiles(stride: int, dilation: int, filters: int) -> None:
     """What a tile leaves behind in the workspace is nothing to the next one; and remainders of strides meet in every way."""
     for kernel in (1, 2, 5):
-        x, w = values(0, (3, 2, 19, 21)), values(1, (filters, 2, kernel, kernel))
+        x, w, bias = values(0, (3, 2, 19, 21)), values(1, (filters, 2, kernel, kernel)), values(3, (filters,))
         tx, tw = (torch.from_numpy(a).requires_grad_() for a in (x, w))
         expected = torch.conv2d(tx, tw, None, stride, 3, dilation)
         dy = values(2, tuple(expected.shape))
@@ -150,7 +153,12 @@ def test_every_stride_and_dilation_in_small_tiles(stride: int, dilation: int, fi
                 y, dw = rows.forward(x, w, None, geometry, 1), rows.weight_gradient(x, dy, geometry, 1)
             close(y, expected.detach().numpy(), "float64", "rows: y")
             close(dw, tw.grad.numpy(), "float64", "rows: dw")
-            close(im2col.forward(x, w, None, geometry, 1, workspace=workspace), expected.detach().numpy(), "float64", "y")
+            for more in (0, 10**9):                             # the bias as one more weight, and added
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(im2col, "MORE", more)
+                    y = im2col.forward(x, w, bias, geometry, 1, True, workspace)
+                shifted = expected.detach().numpy() + bias.reshape(-1, 1, 1)
+                close(y, shifted.clip(0), "float64", "max(y + bias, 0)")
             close(im2col.input_gradient(dy, w, geometry, 1, workspace), tx.grad.numpy(), "float64", "dx")
             close(im2col.weight_gradient(x, dy, geometry, 1, workspace), tw.grad.numpy(), "float64", "dw")
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
 from ..kernels.geometry import Geometry, pad_cells
-from ..kernels.pooling import sums
+from ..kernels.pooling import means
 from ._check import batched, check_floats, check_signal, integer
 from ._geometry import pool_geometry
 
@@ -133,8 +133,8 @@ def _avg_pool(
     xp = check_floats(op, input=input)
     x, unbatched = batched(op, "input", input, n)
     geometry = _check(op, x.shape, kernel_size, stride, padding, ceil_mode)
-    y = sums(pad_cells(x, geometry, 0.0), geometry)
-    y /= _counts(op, xp, geometry, count_include_pad, divisor_override, x.dtype)
+    counts = _counts(op, xp, geometry, count_include_pad, divisor_override, x.dtype)
+    y = means(pad_cells(x, geometry, 0.0), geometry, counts)
     return y[0] if unbatched else y
 
 

@@ -16,6 +16,7 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..kernels import cuda
 from ..kernels.cuda.cross_entropy import cross_entropy as fused_cross_entropy
+from ..kernels.squares import squared_distance
 from ._check import check_floats, choice, same_shape
 from .softmax import below_largest, log_softmax, sums
 
@@ -113,10 +114,14 @@ def mse_loss(input: Array, target: Array, *, reduction: str = "mean", weight: Ar
     input, target, weight: one shape (nothing is broadcast). Returns a scalar, or that shape for "none".
     """
     _check_mse("mse_loss", input, target, weight, reduction)
+    normaliser = _mse_normaliser(input, weight)
+    if reduction != "none" and weight is None:
+        total = squared_distance(input, target)
+        return total if reduction == "sum" else total / _divisor(normaliser, float("nan"))
     squares = (input - target) ** 2
     if weight is not None:
-        squares = squares * weight
-    return _reduce(squares, _mse_normaliser(input, weight), reduction)
+        squares *= weight
+    return _reduce(squares, normaliser, reduction)
 
 
 def mse_loss_input_gradient(
@@ -127,10 +132,12 @@ def mse_loss_input_gradient(
     """
     op = "mse_loss_input_gradient"
     _check_mse(op, input, target, weight, reduction)
-    dx = 2 * (input - target)
+    factor = 2 if reduction != "mean" else 2 / _divisor(_mse_normaliser(input, weight), 1)
+    dx = array_module(input).subtract(input, target, out=array_module(input).empty(input.shape, dtype=input.dtype))
+    dx *= factor
     if weight is not None:
-        dx = dx * weight
-    return _scale(op, dx, _mse_normaliser(input, weight), reduction, dy, None)
+        dx *= weight
+    return _scale(op, dx, 0, reduction, dy, None, scaled=True)
 
 
 def _check_mse(op: str, input: Array, target: Array, weight: Array | None, reduction: str) -> None:

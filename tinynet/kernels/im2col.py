@@ -24,6 +24,10 @@ WORKSPACE = 1 << 22
 """Bytes of columns. The L2 cache of a core holds a quarter of it, but the product packs them anyway, and long calls leave threads
 less to wait for each other at the interpreter's lock.
 """
+MORE = 4
+"""How many times as many outputs as weights there must be for the bias to be one more weight, of a line of ones."""
+LONG = 512
+"""Outputs of a filter for one image from which on its product needs no other image to be quick."""
 FEWER = 2
 """Of how many times as many filters as channels the columns of dX are made, not those of dY."""
 
@@ -34,17 +38,25 @@ def forward(
     """Y = W X + b, and max(Y, 0) if relu. x: (N, C, *size), w: (O, C/G, *kernel), bias: (O,) or None. Returns (N, O, *out)."""
     xp, g, out = array_module(x), groups, geometry.out
     count, o = x.shape[0], w.shape[0]
-    matrix = w.reshape(g, o // g, -1)                                       # (G, O/G, C/G·K)
     y = xp.empty((count, o, *out), dtype=x.dtype)
-    shift = 0 if bias is None else bias.reshape(-1, *[1] * len(out))
-    for tile, columns in _columns(x, geometry, g, workspace):
-        images, rows = tile
-        shape = (g, o // g, images.stop - images.start, rows.stop - rows.start, *out[1:])
-        result = scratch(xp, "products", (*matrix.shape[:2], columns.shape[2]), x.dtype)
-        result = xp.matmul(matrix, columns, out=result).reshape(shape)      # (G, O/G, n, rows, …)
-        result = result.reshape(o, *shape[2:]).swapaxes(0, 1)               # (n, O, rows, …)
-        target = y[images, :, rows]
-        xp.add(result, shift, out=target)                                   # while the tile is in cache
+    whole, inner = y.reshape(count, g, o // g, prod(out)), prod(out[1:])
+    matrix = w.reshape(g, o // g, -1)                                       # (G, O/G, C/G·K)
+    within = bias is not None and MORE * w.size <= y.size
+    if whole.shape[3] >= LONG:                                              # an image a tile: straight to where it belongs
+        workspace = min(workspace, _bytes_per_row(x, geometry, x.shape[1]) * out[0])
+    if bias is not None and within:
+        matrix = xp.concatenate([matrix, bias.reshape(g, o // g, 1)], axis=2)
+    shift = 0 if bias is None or within else bias.reshape(g, o // g, 1)
+    for (images, rows), columns in _columns(x, geometry, g, workspace, ones=within):
+        target = whole[images, :, :, rows.start * inner : rows.stop * inner]    # (n, G, O/G, P)
+        if len(target) == 1:
+            xp.matmul(matrix, columns, out=target[0])
+            if bias is not None and not within:
+                target += shift
+        else:
+            result = scratch(xp, "products", (*matrix.shape[:2], columns.shape[2]), x.dtype)
+            result = xp.matmul(matrix, columns, out=result).reshape(g, o // g, len(target), -1)
+            xp.add(result.transpose(2, 0, 1, 3), shift, out=target)         # while the tile is in cache
         if relu:
             rectify(target, out=target)
     return y
@@ -133,23 +145,29 @@ def _bytes_per_row(x: Array, geometry: Geometry, channels: int) -> int:
     return channels * prod(geometry.kernel) * prod(geometry.out[1:]) * x.dtype.itemsize
 
 
-def _columns(x: Array, geometry: Geometry, groups: int, limit: int) -> Iterator[tuple[Tile, Array]]:
-    """(tile, its columns X (G, C/G·K, n·P)); the next tile overwrites the columns of the last."""
+def _columns(x: Array, geometry: Geometry, groups: int, limit: int, ones: bool = False) -> Iterator[tuple[Tile, Array]]:
+    """(tile, its columns X (G, C/G·K, n·P), with `ones` and a line of ones); the next tile overwrites the columns of the last."""
     xp, n = array_module(x), len(geometry.size)
-    count, c = x.shape[:2]
-    views = [                                                               # (C, *kernel, N, *out)
-        (positions, view.transpose(1, *range(2 + n, 2 + 2 * n), 0, *range(2, 2 + n))) for positions, view in _views(x, geometry)
-    ]
-    skip = (slice(None),) * n                                               # C and all but the kernel's last axis
+    count, each = x.shape[0], x.shape[1] // groups
+    lines = each * prod(geometry.kernel)
+    views = []                                                              # (G, C/G, *kernel, N, *out)
+    for positions, view in _views(x, geometry):
+        view = view.reshape(count, groups, each, *view.shape[2:])
+        views.append((positions, view.transpose(1, 2, *range(3 + n, 3 + 2 * n), 0, *range(3, 3 + n))))
+    skip = (slice(None),) * (1 + n)                                         # G, C/G and all but the kernel's last axis
     workspace = None
-    for tile in tiles(count, geometry.out[0], _bytes_per_row(x, geometry, c), limit):
-        shape = (c, *geometry.kernel, tile.images.stop - tile.images.start, tile.rows.stop - tile.rows.start, *geometry.out[1:])
+    for tile in tiles(count, geometry.out[0], _bytes_per_row(x, geometry, x.shape[1]), limit):
+        cells = (tile.images.stop - tile.images.start, tile.rows.stop - tile.rows.start, *geometry.out[1:])
+        shape = (groups, lines + ones, prod(cells))
         if workspace is None:
             workspace = scratch(xp, "columns", (prod(shape),), x.dtype)     # the first tile is the largest
         columns = workspace[: prod(shape)].reshape(shape)
+        if ones:
+            columns[:, -1] = 1
+        own = columns[:, :lines].reshape(groups, each, *geometry.kernel, *cells)     # still a view
         for positions, view in views:
-            xp.copyto(columns[(*skip, positions)], view[(*skip, slice(None), *tile)])
-        yield tile, columns.reshape(groups, c // groups * prod(geometry.kernel), -1)
+            xp.copyto(own[(*skip, positions)], view[(*skip, slice(None), *tile)])
+        yield tile, columns
 
 
 def _views(x: Array, geometry: Geometry) -> Iterator[tuple[slice, Array]]:

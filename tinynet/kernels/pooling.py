@@ -33,26 +33,30 @@ def maxima(padded: Array, geometry: Geometry) -> Array:
     return _combined(array_module(padded).maximum, padded, geometry)
 
 
-def sums(padded: Array, geometry: Geometry) -> Array:
-    """The sum of every window. padded: (N, C, *padded size). Returns (N, C, *out)."""
-    return _combined(array_module(padded).add, padded, geometry)
+def means(padded: Array, geometry: Geometry, counts: Array) -> Array:
+    """The sum of every window, over what counts (*out) has for it. padded: (N, C, *padded size). Returns (N, C, *out)."""
+    return _combined(array_module(padded).add, padded, geometry, counts)
 
 
-def _combined(combine: Any, padded: Array, geometry: Geometry) -> Array:
+def _combined(combine: Any, padded: Array, geometry: Geometry, counts: Array | None = None) -> Array:
     """The cells of every window, combined along one axis after the other, the rows first, which lie in one piece."""
     xp, y = array_module(padded), padded
     if xp is np and padded.size:
+        if counts is not None and (counts == counts.flat[0]).all():
+            counts = counts.flat[0]                                         # a division by one number goes in vectors
         with np.errstate(over="ignore", invalid="ignore"):                  # of numbers that no window holds together
-            return _in_blocks(combine, padded, geometry)
+            return _in_blocks(combine, padded, geometry, counts)
     for axis in range(len(geometry.kernel)):
         first, *others = _along(y, axis, geometry)
         y = first.copy()
         for other in others:
             combine(y, other, out=y)
+    if counts is not None:
+        y /= counts
     return y
 
 
-def _in_blocks(combine: Any, padded: np.ndarray, geometry: Geometry) -> np.ndarray:
+def _in_blocks(combine: Any, padded: np.ndarray, geometry: Geometry, counts: Any) -> np.ndarray:
     """_combined, a few planes at a time.
 
     Along an axis whose cells are long pieces, such as rows, only those that a window begins with are combined. Where the pieces
@@ -87,7 +91,10 @@ def _in_blocks(combine: Any, padded: np.ndarray, geometry: Geometry) -> np.ndarr
                     combine(result, step, out=result)
                 part = whole
             picked.append(seen)
-        _pick(part, tuple(picked), y[begin : begin + at_once])
+        target = y[begin : begin + at_once]
+        _pick(part, tuple(picked), target)
+        if counts is not None:
+            np.divide(target, counts, out=target)
     return y.reshape(*padded.shape[:2], *geometry.out)
 
 
