@@ -43,7 +43,7 @@ def test_a_batch_is_shared_out_over_threads(name: str) -> None:
             method.step = lambda *a, plain=plain, threads=threads: (threads.add(threading.get_ident()), plain(*a))[1]
             np.testing.assert_allclose(method.attribute(x[:n], target=target[:n]), one, atol=1e-12)
             alone = n == 1 and name not in ("integrated", "smooth")     # of which even one image makes a batch
-            assert alone == (threading.get_ident() in threads) and threads
+            assert alone == (threads == {threading.get_ident()}) and threads
         if name != "cam":
             units = [METHODS[name](model, workers=w).attribute(x[:n], layer="conv1", unit=(1, "max")) for w in (1, 3)]
             np.testing.assert_allclose(*units, atol=1e-12)
