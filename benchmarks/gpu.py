@@ -29,6 +29,7 @@ from tinynet import backend, interpret, nn, optim
 from tinynet import functional as F
 from tinynet.errors import DeviceError
 from tinynet.interpret.units import record, select
+from tinynet.kernels.cuda import here
 from tinynet.models import create
 
 if __package__ in (None, ""):                                   # run as a script
@@ -46,6 +47,7 @@ from benchmarks.gpu_figures import (
     pool_work,
     table,
     training_work,
+    ways,
 )  # fmt: skip
 
 RESULTS = Path(__file__).parent / "results"
@@ -84,19 +86,24 @@ class Bench:
         return [self.move(host) for host in hosts], [torch.from_numpy(host).to(self.device) for host in hosts]
 
     def row(
-        self, group: str, name: str, what: str, precision: str, images: int, work: Work | None, ours: Any, theirs: Any
+        self, group: str, name: str, what: str, precision: str, images: int, work: Work | None, ours: Any, theirs: Any,
+        way: str = "",
     ) -> Row:
         with backend.gpu_options(precision=precision), torch_precision(precision, self.device):
             mine, its = measure((ours, theirs), self.clock, self.rounds, self.sets)
             peak = self.peak(lambda: ours(0))
         operations, size = work or (0.0, 0.0)
-        return Row(group, name, what, precision, mine, its, images, operations, size, peak)
+        return Row(group, name, what, precision, mine, its, images, operations, size, peak, way)
 
-    def convolutions(self, grid: Iterable[Conv], precisions: Iterable[str]) -> Iterable[Row]:
+    def convolutions(self, grid: Iterable[Conv], precisions: Sequence[str]) -> Iterable[Row]:
+        """Each convolution as it is chosen, and in each way that it can be done."""
         for conv in grid:
             for what, ours, theirs in self.convolution(conv):
                 for precision in precisions:
                     yield self.row("convolutions", conv.name, what, precision, conv.n, conv_work(conv), ours, theirs)
+                    for way in ways(conv, what, precision, here(self.move(np.zeros(1)))):
+                        yield self.row("ways", conv.name, what, precision, conv.n, conv_work(conv), partial(ours, algorithm=way),
+                                       theirs, way)
 
     def convolution(self, conv: Conv) -> list[tuple[str, Any, Any]]:
         """(pass, ours, PyTorch's) of the three passes."""
@@ -115,9 +122,12 @@ class Bench:
             )[which]
 
         return [
-            ("forward", lambda i: F.conv2d(x[i], w[i], **how), lambda i: torch.nn.functional.conv2d(tx[i], tw[i], **how)),
-            ("input gradient", lambda i: F.conv2d_input_gradient(x_size, w[i], dy[i], **how), partial(gradient, 0)),
-            ("weight gradient", lambda i: F.conv2d_weight_gradient(x[i], w_size, dy[i], **how), partial(gradient, 1)),
+            ("forward", lambda i, **way: F.conv2d(x[i], w[i], **how, **way),
+             lambda i: torch.nn.functional.conv2d(tx[i], tw[i], **how)),
+            ("input gradient", lambda i, **way: F.conv2d_input_gradient(x_size, w[i], dy[i], **how, **way),
+             partial(gradient, 0)),
+            ("weight gradient", lambda i, **way: F.conv2d_weight_gradient(x[i], w_size, dy[i], **how, **way),
+             partial(gradient, 1)),
         ]
 
     def others(self, n: int, c: int, size: int, classes: int) -> Iterable[Row]:

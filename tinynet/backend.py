@@ -152,7 +152,8 @@ def gpu_options(*, precision: str | None = None, workspace: int | None = None) -
     precision: of the products of float32 matrices, those inside convolutions included. "float32"; "tf32": their factors are
         rounded to 10 bits of mantissa; "float16": their factors are stored as float16, each array scaled by a power of two so
         that its largest number fits. The sums are float32 in all three, and so are the results.
-    workspace: bytes that the column matrix of a convolution may take. Less costs time, more costs memory; never accuracy.
+    workspace: bytes that the column matrix of a convolution may take, or the tiles of Winograd's algorithm, and beside them its
+        filters. Less costs time, more costs memory; of accuracy it costs what Winograd's algorithm does, which needs some room.
 
     It holds for the whole process, all its threads. Raises ArgumentError for other values.
     """
