@@ -146,23 +146,44 @@ def unpooled(
 ) -> Array:
     """Every value where its switch points, 0 elsewhere. size: of the result, whose last n axes are a plane.
 
-    meeting: where several values meet in a cell, their "sum", or the "largest". geometry: the windows that the switches are of; a
-    GPU then gathers along them, and does not check them, for which the host would wait: a window of nothing but padding, whose
-    switch a CPU refuses, passes nothing on.
+    meeting: where several values meet in a cell, their "sum", or the "largest". geometry: the windows that the switches are of.
+    Then a window of nothing but padding, whose switch is of no cell of its own, passes nothing on; and a GPU gathers along the
+    windows, and does not check the switches, for which the host would wait.
     """
-    if not cuda.here(values) or geometry is None:
-        check_inside(op, indices, size[-n:])
     if cuda.here(values):
+        if geometry is None:
+            check_inside(op, indices, size[-n:])
         return gpu.unpool(values, indices, size, n, meeting, geometry)
+    empty = None if geometry is None else _sees_nothing(array_module(values), geometry)
+    if empty is not None:
+        xp, nothing = array_module(values), 0 if meeting == "sum" else -inf
+        values = xp.where(empty, xp.full((), nothing, dtype=values.dtype), values)
+        indices = xp.where(empty, xp.zeros((), dtype=indices.dtype), indices)
+    check_inside(op, indices, size[-n:])
     scatter = scatter_add if meeting == "sum" else scatter_max
     return scatter(values, indices, size, n)
+
+
+def _sees_nothing(xp: Any, geometry: Geometry) -> Array | None:
+    """A mask (*out) of the windows that hold no cell of the input, whose dilation steps over all of it; None: there are none."""
+    axes = []
+    for size, k, s, d, lo, count in zip(
+        geometry.size, geometry.kernel, geometry.stride, geometry.dilation, geometry.low, geometry.out, strict=True
+    ):
+        begins = [p * s - lo for p in range(count)]
+        axes.append([all(not 0 <= begin + i * d < size for i in range(k)) for begin in begins] if d > size else [False] * count)
+    if not any(map(any, axes)):
+        return None
+    mask = xp.zeros((), dtype=bool)
+    for nothing in axes:
+        mask = mask[..., None] | xp.asarray(nothing)
+    return mask
 
 
 def check_inside(op: str, indices: Array, plane: Sequence[int]) -> None:
     """Every index must lie inside its plane: otherwise a signal would land in another one. A GPU is waited for."""
     cells = prod(plane)
     if indices.size and bool(((indices < 0) | (indices >= cells)).any()):
-        # (A window of nothing but padding has such a switch.)
         raise ArgumentError(
             f"{op}: expected indices from 0 to {cells - 1} for planes of {tuple(plane)}, "
             f"got {int(indices.min())} to {int(indices.max())}"
