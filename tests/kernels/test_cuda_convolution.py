@@ -38,11 +38,14 @@ def device(x: np.ndarray) -> DeviceArray:
 class Case:
     """Arrays of one convolution, on the host and on the double, and what the NumPy path makes of them."""
 
-    def __init__(self, x: tuple[int, ...], w: tuple[int, ...], geometry: Geometry, groups: int, seed: int, dtype: str) -> None:
+    def __init__(
+        self, x: tuple[int, ...], w: tuple[int, ...], geometry: Geometry, groups: int, seed: int, dtype: str,
+        xp: Any = device_module,
+    ) -> None:
         self.geometry, self.groups, self.dtype = geometry, groups, dtype
         host = [values(seed, x), values(seed + 1, w), values(seed + 2, w[:1]), values(seed + 3, (x[0], w[0], *geometry.out))]
         self.host = [array.astype(dtype) for array in host]
-        self.device = [device(array) for array in self.host]
+        self.device = [xp.asarray(array) for array in self.host]
         exact = [array.astype(np.float64) for array in self.host]
         self.y = forward(exact[0], exact[1], exact[2], geometry, groups)
         self.dx = input_gradient(exact[3], exact[1], geometry, groups)
@@ -78,6 +81,7 @@ def test_every_convolution_in_chunks_of_every_size(
         Case(x, w, geometry, case["options"]["groups"], case["seed"], dtype).check()
 
 
+# x, w, stride, padding, dilation, groups
 DIRECT = [
     ((1, 1, 1, 1), (16, 1, 1, 1), 2, 0, 1, 1), ((2, 3, 9, 7), (17, 3, 3, 3), 1, 1, 1, 1),
     ((3, 5, 8, 9), (70, 5, 3, 3), 2, 1, 1, 1), ((2, 4, 11, 13), (34, 2, 5, 5), 3, 2, 1, 2),
@@ -101,10 +105,14 @@ def test_implicit_gemm_over_many_tiles_of_positions_and_filters(cuda: Cpu) -> No
     assert grids == [(5, 2, 1)] * 3 + [(5, 1, 1)]               # and one of the input gradient
 
 
-@pytest.mark.parametrize("x, w, padding, dilation, groups", [
+# x, w, padding, dilation, groups
+DIRECT_BACK = [
     ((2, 34, 9, 7), (5, 34, 3, 3), 1, 1, 1), ((1, 66, 6, 8), (7, 66, 5, 5), 2, 1, 1), ((2, 40, 9, 9), (6, 20, 2, 3), 3, 2, 2),
     ((1, 17, 4, 5), (3, 17, 1, 1), 2, 1, 1), ((3, 16, 8, 5), (4, 16, 4, 2), 0, 1, 1),
-])  # fmt: skip
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("x, w, padding, dilation, groups", DIRECT_BACK)
 def test_the_input_gradient_by_implicit_gemm(cuda: Cpu, x: Any, w: Any, padding: int, dilation: int, groups: int) -> None:
     before = len(cuda.launches)
     case = Case(x, w, conv_geometry("conv", x[2:], w[2:], 1, padding, dilation), groups, 9, "float32")
