@@ -117,7 +117,8 @@ def test_the_same_call_gives_the_same_bits(xp: Any) -> None:
     pooled, switches = F.max_pool2d(x, 3, 2, return_indices=True)
     how: dict[str, Any] = {"padding": 1}
     calls: list[Callable[[], Any]] = [
-        lambda: F.max_pool2d_input_gradient(pooled, switches, x.shape), lambda: F.interpolate_input_gradient(dy, (4, 24, 7, 9), (19, 18)),
+        lambda: F.max_pool2d_input_gradient(pooled, switches, x.shape),
+        lambda: F.interpolate_input_gradient(dy, (4, 24, 7, 9), (19, 18)),
         *(call for algorithm in ("auto", "im2col", "direct", "winograd4x4") for call in (
             lambda a=algorithm: F.conv2d(x, w, algorithm=a, **how),
             lambda a=algorithm: F.conv2d_input_gradient(x.shape, w, dy, algorithm=a, **how),
