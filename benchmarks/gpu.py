@@ -70,10 +70,14 @@ def measure(sides: Sequence[Callable[[int], Any]], clock: Clock, rounds: int, se
 
 
 class Bench:
-    """Where both libraries run. device: PyTorch's. move: a host array to ours. clock: milliseconds of a call. peak: its MiB."""
+    """Where both libraries run. device: PyTorch's. move: a host array to ours. clock: milliseconds of a call.
+
+    peak: MiB that a call takes at most beside what is there before, of ours and of PyTorch's.
+    """
 
     def __init__(
-        self, device: str, move: Callable[[np.ndarray], Any], clock: Clock, peak: Callable[[Any], float], rounds: int, sets: int
+        self, device: str, move: Callable[[np.ndarray], Any], clock: Clock, peak: Callable[[Any, Any], tuple[float, float]],
+        rounds: int, sets: int,
     ) -> None:
         self.device, self.move, self.clock, self.peak, self.rounds, self.sets = device, move, clock, peak, rounds, sets
         self.rng = np.random.default_rng(0)
@@ -91,9 +95,9 @@ class Bench:
     ) -> Row:
         with backend.gpu_options(precision=precision), torch_precision(precision, self.device):
             mine, its = measure((ours, theirs), self.clock, self.rounds, self.sets)
-            peak = self.peak(lambda: ours(0))
+            peaks = self.peak(partial(ours, 0), partial(theirs, 0))
         operations, size = work or (0.0, 0.0)
-        return Row(group, name, what, precision, mine, its, images, operations, size, peak, way)
+        return Row(group, name, what, precision, mine, its, images, operations, size, *peaks, way)
 
     def convolutions(self, grid: Iterable[Conv], precisions: Sequence[str]) -> Iterable[Row]:
         """Each convolution as it is chosen, and in each way that it can be done."""
@@ -333,13 +337,19 @@ def main() -> None:
         end.synchronize()
         return begin.elapsed_time(end)
 
-    def peak(call: Callable[[], Any]) -> float:
+    def peak(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, float]:
         pool = cupy.get_default_memory_pool()
         pool.free_all_blocks()
         before = pool.used_bytes()
-        call()
+        ours()
         cupy.cuda.Device().synchronize()
-        return (pool.total_bytes() - before) / (1 << 20)
+        mine = pool.total_bytes() - before                      # the pool takes what it lacks, and gives nothing back
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        theirs()
+        torch.cuda.synchronize()
+        return mine / (1 << 20), (torch.cuda.max_memory_allocated() - before) / (1 << 20)
 
     bench = Bench("cuda", cupy.asarray, clock, peak, 5 if options.quick else 30, 3)
     precisions = PRECISIONS[:1] if options.quick else PRECISIONS
