@@ -29,6 +29,7 @@ from tinynet import backend, interpret, nn, optim
 from tinynet import functional as F
 from tinynet.errors import DeviceError
 from tinynet.interpret.units import record, select
+from tinynet.kernels.cuda import here
 from tinynet.models import create
 
 if __package__ in (None, ""):                                   # run as a script
@@ -46,6 +47,7 @@ from benchmarks.gpu_figures import (
     pool_work,
     table,
     training_work,
+    ways,
 )  # fmt: skip
 
 RESULTS = Path(__file__).parent / "results"
@@ -68,10 +70,14 @@ def measure(sides: Sequence[Callable[[int], Any]], clock: Clock, rounds: int, se
 
 
 class Bench:
-    """Where both libraries run. device: PyTorch's. move: a host array to ours. clock: milliseconds of a call. peak: its MiB."""
+    """Where both libraries run. device: PyTorch's. move: a host array to ours. clock: milliseconds of a call.
+
+    peak: MiB that a call takes at most beside what is there before, of ours and of PyTorch's.
+    """
 
     def __init__(
-        self, device: str, move: Callable[[np.ndarray], Any], clock: Clock, peak: Callable[[Any], float], rounds: int, sets: int
+        self, device: str, move: Callable[[np.ndarray], Any], clock: Clock, peak: Callable[[Any, Any], tuple[float, float]],
+        rounds: int, sets: int,
     ) -> None:
         self.device, self.move, self.clock, self.peak, self.rounds, self.sets = device, move, clock, peak, rounds, sets
         self.rng = np.random.default_rng(0)
@@ -84,19 +90,24 @@ class Bench:
         return [self.move(host) for host in hosts], [torch.from_numpy(host).to(self.device) for host in hosts]
 
     def row(
-        self, group: str, name: str, what: str, precision: str, images: int, work: Work | None, ours: Any, theirs: Any
+        self, group: str, name: str, what: str, precision: str, images: int, work: Work | None, ours: Any, theirs: Any,
+        way: str = "",
     ) -> Row:
         with backend.gpu_options(precision=precision), torch_precision(precision, self.device):
             mine, its = measure((ours, theirs), self.clock, self.rounds, self.sets)
-            peak = self.peak(lambda: ours(0))
+            peaks = self.peak(partial(ours, 0), partial(theirs, 0))
         operations, size = work or (0.0, 0.0)
-        return Row(group, name, what, precision, mine, its, images, operations, size, peak)
+        return Row(group, name, what, precision, mine, its, images, operations, size, *peaks, way)
 
-    def convolutions(self, grid: Iterable[Conv], precisions: Iterable[str]) -> Iterable[Row]:
+    def convolutions(self, grid: Iterable[Conv], precisions: Sequence[str]) -> Iterable[Row]:
+        """Each convolution as it is chosen, and in each way that it can be done."""
         for conv in grid:
             for what, ours, theirs in self.convolution(conv):
                 for precision in precisions:
                     yield self.row("convolutions", conv.name, what, precision, conv.n, conv_work(conv), ours, theirs)
+                    for way in ways(conv, what, precision, here(self.move(np.zeros(1)))):
+                        yield self.row("ways", conv.name, what, precision, conv.n, conv_work(conv), partial(ours, algorithm=way),
+                                       theirs, way)
 
     def convolution(self, conv: Conv) -> list[tuple[str, Any, Any]]:
         """(pass, ours, PyTorch's) of the three passes."""
@@ -115,9 +126,12 @@ class Bench:
             )[which]
 
         return [
-            ("forward", lambda i: F.conv2d(x[i], w[i], **how), lambda i: torch.nn.functional.conv2d(tx[i], tw[i], **how)),
-            ("input gradient", lambda i: F.conv2d_input_gradient(x_size, w[i], dy[i], **how), partial(gradient, 0)),
-            ("weight gradient", lambda i: F.conv2d_weight_gradient(x[i], w_size, dy[i], **how), partial(gradient, 1)),
+            ("forward", lambda i, **way: F.conv2d(x[i], w[i], **how, **way),
+             lambda i: torch.nn.functional.conv2d(tx[i], tw[i], **how)),
+            ("input gradient", lambda i, **way: F.conv2d_input_gradient(x_size, w[i], dy[i], **how, **way),
+             partial(gradient, 0)),
+            ("weight gradient", lambda i, **way: F.conv2d_weight_gradient(x[i], w_size, dy[i], **how, **way),
+             partial(gradient, 1)),
         ]
 
     def others(self, n: int, c: int, size: int, classes: int) -> Iterable[Row]:
@@ -323,13 +337,19 @@ def main() -> None:
         end.synchronize()
         return begin.elapsed_time(end)
 
-    def peak(call: Callable[[], Any]) -> float:
+    def peak(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, float]:
         pool = cupy.get_default_memory_pool()
         pool.free_all_blocks()
         before = pool.used_bytes()
-        call()
+        ours()
         cupy.cuda.Device().synchronize()
-        return (pool.total_bytes() - before) / (1 << 20)
+        mine = pool.total_bytes() - before                      # the pool takes what it lacks, and gives nothing back
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        theirs()
+        torch.cuda.synchronize()
+        return mine / (1 << 20), (torch.cuda.max_memory_allocated() - before) / (1 << 20)
 
     bench = Bench("cuda", cupy.asarray, clock, peak, 5 if options.quick else 30, 3)
     precisions = PRECISIONS[:1] if options.quick else PRECISIONS

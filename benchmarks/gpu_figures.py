@@ -42,6 +42,16 @@ GRID = (
 PASSES = ("forward", "input gradient", "weight gradient")
 
 
+def ways(conv: Conv, what: str, precision: str, gpu: bool) -> list[str]:
+    """The algorithms that a pass of a convolution can be asked for by name. gpu: whether the CUDA kernels run."""
+    found = ["im2col"]
+    if (conv.kernel, conv.stride, conv.groups) == (3, 1, 1):
+        found.append("winograd4x4")
+    if gpu and precision == "float32" and (what == "forward" or (what == "input gradient" and conv.stride == 1)):
+        found.append("direct")
+    return found
+
+
 class Work(NamedTuple):
     """What a kernel must do at least: multiplications and additions, and bytes that go between memory and the chip once."""
 
@@ -95,7 +105,7 @@ def loss_work(n: int, classes: int) -> Work:
 
 @dataclass
 class Row:
-    """One line of the table. ms: medians. operations, bytes: see Work; 0 where they are not counted."""
+    """One line of the table. ms: medians. operations, bytes: see Work; 0 where they are not counted. way: asked for by name."""
 
     group: str
     name: str
@@ -107,6 +117,8 @@ class Row:
     operations: float = 0.0
     bytes: float = 0.0
     peak_mib: float = 0.0
+    torch_peak_mib: float = 0.0
+    way: str = ""
 
     @property
     def ratio(self) -> float:
@@ -120,6 +132,22 @@ def geometric_mean(ratios: Iterable[float]) -> float:
     return math.exp(sum(logs) / len(logs)) if logs else math.nan
 
 
+def wrong_choices(rows: list[Row]) -> list[str]:
+    """Where another way of a convolution took less time than the one that was chosen, by more than a twentieth."""
+    lines: list[str] = []
+    for row in rows:
+        key = row.name, row.what, row.precision
+        others = [other for other in rows if other.way and (other.name, other.what, other.precision) == key]
+        if row.group == "convolutions" and others:
+            best = min(others, key=lambda other: other.ours_ms)
+            if best.ours_ms < 0.95 * row.ours_ms:
+                lines.append(f"| {', '.join(key)} | {row.ours_ms:.3f} | {best.way} | {best.ours_ms:.3f} |")
+    if not any(row.way for row in rows):
+        return []
+    head = ["", "| chosen wrongly (tinynet/kernels/cuda/choice.py) | ms | better | ms |", "|---|---|---|---|"]
+    return [*head, *lines] if lines else ["", "No other way of a convolution was quicker than the chosen one by more than 5 %."]
+
+
 def table(record: dict[str, Any]) -> str:
     """The results as a Markdown table, and the geometric means of the ratios by group and precision."""
     peaks, rows = record["peaks"], [Row(**row) for row in record["rows"]]
@@ -128,8 +156,9 @@ def table(record: dict[str, Any]) -> str:
         f"cuDNN {record['cudnn']}. Measured peaks: "
         + ", ".join(f"cuBLAS {name} {peaks[name] / 1e12:.1f} TFLOP/s" for name in PRECISIONS if name in peaks)
         + f", memory {peaks['bandwidth'] / 1e9:,.0f} GB/s.",
-        "", "| what | precision | ours ms | PyTorch ms | ratio | images/s | TFLOP/s | of cuBLAS | roofline/time | peak MiB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "",
+        "| what | precision | ours ms | PyTorch ms | ratio | images/s | TFLOP/s | of cuBLAS | of roofline | MiB | PyTorch's |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         rate = row.operations / row.ours_ms * 1e3
@@ -138,11 +167,13 @@ def table(record: dict[str, Any]) -> str:
         if row.operations:
             counted = [f"{rate / 1e12:.2f}", f"{rate / peaks[row.precision]:.0%}", f"{floor / row.ours_ms * 1e3:.0%}"]
         lines.append(
-            f"| {row.name}, {row.what} | {row.precision} | {row.ours_ms:.3f} | {row.torch_ms:.3f} | {row.ratio:.2f} | "
-            f"{row.images / row.ours_ms * 1e3:,.0f} | {' | '.join(counted)} | {row.peak_mib:,.0f} |"
+            f"| {row.name}, {row.what}{row.way and f' by {row.way}'} | {row.precision} | "
+            f"{row.ours_ms:.3f} | {row.torch_ms:.3f} | {row.ratio:.2f} | "
+            f"{row.images / row.ours_ms * 1e3:,.0f} | {' | '.join(counted)} | {row.peak_mib:,.0f} | {row.torch_peak_mib:,.0f} |"
         )
+    lines += wrong_choices(rows)
     lines += ["", "| geometric mean of the ratios | " + " | ".join(PRECISIONS) + " |", "|---|" + "---|" * len(PRECISIONS)]
-    for group in dict.fromkeys(row.group for row in rows):
+    for group in dict.fromkeys(row.group for row in rows if not row.way):
         means = [geometric_mean(row.ratio for row in rows if (row.group, row.precision) == (group, p)) for p in PRECISIONS]
         lines.append(f"| {group} | " + " | ".join("" if math.isnan(mean) else f"{mean:.2f}" for mean in means) + " |")
     return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ waited for, and what the host has waited for once is done.
 from __future__ import annotations
 
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ class FakeCuda:
         log, blocked = self.log, self.blocked
         clocks: dict[str, Counter[str]] = {"current": Counter(), "own": Counter()}
         done: Counter[str] = Counter()
+        self._inside = inside = threading.local()
 
         class Device:
             def __init__(self, number: int = 0) -> None:
@@ -37,10 +39,11 @@ class FakeCuda:
                 self.id = number
 
             def __enter__(self) -> Any:
+                inside.stack = [*getattr(inside, "stack", []), self.id]
                 return self
 
             def __exit__(self, *error: object) -> None:
-                pass
+                inside.stack.pop()
 
             def synchronize(self) -> None:
                 log.append("synchronize device")
@@ -93,6 +96,11 @@ class FakeCuda:
         self.Device, self.Event, self.Stream = Device, Event, Stream
         self.get_current_stream = lambda: current
         self.runtime = SimpleNamespace(getDeviceCount=lambda: count)
+
+    @property
+    def number(self) -> int:
+        """The current GPU of this thread."""
+        return [0, *getattr(self._inside, "stack", [])][-1]
 
     def alloc_pinned_memory(self, size: int) -> Any:
         self.log.append("pinned memory")

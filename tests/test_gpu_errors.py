@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 from tests.device_double import device_module
 from tests.fake_gpu import fake_gpu
 from tests.test_cli import refused
 from tests.train.runs import net, trainer
-from tinynet import backend, optim
-from tinynet.errors import DeviceError, DeviceMemoryError, TinynetError
+from tinynet import backend, functional, optim
+from tinynet.cli_common import plainly
+from tinynet.distributed import Shards
+from tinynet.errors import ArgumentError, DeviceError, DeviceMemoryError, TinynetError
 from tinynet.kernels.cuda.launch import launch
 from tinynet.kernels.cuda.memory import allocating
 
@@ -57,16 +60,49 @@ def test_no_cupy_is_one_line_that_says_how_to_get_it(monkeypatch: pytest.MonkeyP
     assert 'pip install "tinynet[cuda12]"' in refused("train", "--device", "cuda")
 
 
-def test_arrays_of_two_gpus_are_not_mixed() -> None:
-    class Array:
-        flags = SimpleNamespace(c_contiguous=True)
+class Array:
+    """An array of one of several GPUs, as far as it is looked at before it is refused."""
 
-        def __init__(self, number: int) -> None:
-            self.device = SimpleNamespace(id=number)
+    flags = SimpleNamespace(c_contiguous=True)
+    shape, dtype = (2, 2), np.dtype(np.float32)
 
-        def __array_namespace__(self) -> Any:
-            return device_module
+    def __init__(self, number: int) -> None:
+        self.device = SimpleNamespace(id=number)
 
+    def __array_namespace__(self) -> Any:
+        return device_module
+
+
+@pytest.mark.parametrize("call", [
+    lambda a, b: backend.array_module(a, None, b), functional.relu_input_gradient, functional.linear,
+    lambda a, b: functional.conv1d(b, a),
+], ids=["array_module", "relu", "linear", "conv"])  # fmt: skip
+def test_arrays_of_two_gpus_are_refused_before_anything_is_done(call: Any) -> None:
+    with pytest.raises(DeviceError, match=r'arrays of cuda:1 and cuda:3 were mixed; .*to_device\(x, "cuda:1"\)$'):
+        call(Array(3), Array(1))
+    assert backend.array_module(Array(1), Array(1), None) is device_module
+
+
+def test_another_gpu_is_the_current_one_of_a_command_and_of_its_threads() -> None:
+    seen: list[Any] = []
+
+    @plainly
+    def command(device: str) -> None:
+        seen.append((fake.number, backend.current_device()))
+        with Shards(2) as shards:
+            seen.extend(shards.each(lambda _: (fake.number, backend.current_device()), range(4)))
+        raise ArgumentError("as every command may end")
+
+    with fake_gpu(3) as fake:
+        with pytest.raises(typer.Exit):
+            command(device="cuda:2")
+        assert seen == [(2, backend.Device("cuda", 2))] * 5
+        assert (fake.number, backend.current_device()) == (0, backend.Device("cpu"))
+        with backend.on("cuda:1"), backend.on("cpu"):
+            assert backend.current_device() == backend.Device("cpu")
+
+
+def test_arrays_of_two_gpus_are_not_mixed_in_a_kernel() -> None:
     with pytest.raises(DeviceError, match=r'bias_relu: arrays of cuda:0 and cuda:1 were mixed; .*to_device\(x, "cuda:0"\)'):
         launch("pointwise", "bias_relu", (np.float32, np.int32), (Array(0), Array(1)), threads=1)
 

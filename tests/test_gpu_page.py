@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.fake_gpu import fake_gpu
 from tinynet import backend
-from tinynet.kernels.cuda import convolution
+from tinynet.kernels.cuda import choice
 
 PAGE = Path(__file__).parents[1] / "docs" / "gpu.md"
 
@@ -25,5 +25,6 @@ def test_the_block_of_the_page() -> None:
 def test_its_figures_are_those_of_the_code() -> None:
     page, options = PAGE.read_text(), backend.GpuOptions()
     assert options.precision == "float32" and options.workspace == 64 << 20 and "| `workspace` | 64 MiB |" in page
-    assert f"with 16 to {convolution.DIRECT_FILTERS - 1} filters" in page
+    assert f"{choice.BALANCE:g} operations of float32 in the time of a byte" in page and choice.LAUNCH == 3e-6 * 3e12
+    assert f"{choice.SHARE:.0%} of cuBLAS's rate" in page and f"{choice.WORTH:.0%} of the" in page
     assert set(inspect.signature(backend.gpu_options).parameters) == set(re.findall(r"^\| `(\w+)` \|", page, re.M))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,13 +54,21 @@ def array_module(*arrays: Any) -> Any:
     modules = [_module_of(x) for x in arrays if x is not None]
     if not modules:
         return np
-    if any(module is not modules[0] for module in modules):
+    first = modules[0]
+    if any(module is not first for module in modules):
         names = ", ".join(getattr(module, "__name__", str(module)) for module in modules)
         raise DeviceError(
             f"arrays of different devices were mixed ({names}); "
             'move them together with tinynet.backend.to_device(x, "cuda:0") or tinynet.backend.to_host(x)'
         )
-    return modules[0]
+    if first is not np and len(modules) > 1:
+        numbers = sorted({getattr(getattr(x, "device", None), "id", 0) for x in arrays if x is not None})
+        if len(numbers) > 1:
+            raise DeviceError(
+                f"arrays of {' and '.join(f'cuda:{number}' for number in numbers)} were mixed; "
+                f'move them together with tinynet.backend.to_device(x, "cuda:{numbers[0]}")'
+            )
+    return first
 
 
 def _cupy() -> Any:
@@ -124,6 +133,30 @@ def to_device(x: Array, target: str | Device) -> Array:
         return cupy.asarray(x)
 
 
+_CPU = Device("cpu")
+_current: ContextVar[Device] = ContextVar("device", default=_CPU)
+
+
+@contextmanager
+def on(target: str | Device) -> Iterator[Device]:
+    """Within the block, the device is the current one of this thread, and of the threads that Shards start in it.
+
+    CuPy makes new arrays on the current GPU, which is the first one; who computes on another does so in this block.
+    """
+    target = device(target)
+    before = _current.set(target)
+    try:
+        with _cupy().cuda.Device(target.index) if target.kind == "cuda" else nullcontext():
+            yield target
+    finally:
+        _current.reset(before)
+
+
+def current_device() -> Device:
+    """The device of the innermost `on` block; the CPU outside of all."""
+    return _current.get()
+
+
 def synchronize(target: str | Device = "cpu") -> None:
     """Wait until everything queued on that device has run; a CPU has nothing queued."""
     target = device(target)
@@ -152,7 +185,8 @@ def gpu_options(*, precision: str | None = None, workspace: int | None = None) -
     precision: of the products of float32 matrices, those inside convolutions included. "float32"; "tf32": their factors are
         rounded to 10 bits of mantissa; "float16": their factors are stored as float16, each array scaled by a power of two so
         that its largest number fits. The sums are float32 in all three, and so are the results.
-    workspace: bytes that the column matrix of a convolution may take. Less costs time, more costs memory; never accuracy.
+    workspace: bytes that the column matrix of a convolution may take, or the tiles of Winograd's algorithm, and beside them its
+        filters. Less costs time, more costs memory; of accuracy it costs what Winograd's algorithm does, which needs some room.
 
     It holds for the whole process, all its threads. Raises ArgumentError for other values.
     """

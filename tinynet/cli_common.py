@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import __version__
+from . import __version__, backend
 from .errors import ArgumentError, TinynetError
 
 app = typer.Typer(
@@ -53,7 +53,8 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with backend.on(kwargs.get("device", "cpu")):
+                command(*args, **kwargs)
         except TinynetError as error:
             print(f"tinynet: {error}", file=sys.stderr)
             raise typer.Exit(2) from None

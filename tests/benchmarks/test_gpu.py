@@ -67,9 +67,12 @@ def test_the_median_is_taken_over_rounds_in_turn_and_over_input_sets() -> None:
 
 def test_the_table_says_rates_shares_and_means() -> None:
     rows = [
-        figures.Row("convolutions", "one", "forward", "float32", 2.0, 1.0, 10, 1e10, 1e9, 5.0),
+        figures.Row("convolutions", "one", "forward", "float32", 2.0, 1.0, 10, 1e10, 1e9, 5.0, 7.0),
         figures.Row("convolutions", "two", "forward", "float32", 0.5, 1.0, 10, 1e9, 1e6),
         figures.Row("networks", "net", "train", "tf32", 4.0, 2.0, 8),
+        figures.Row("ways", "one", "forward", "float32", 1.5, 1.0, 10, 1e10, 1e9, 5.0, 0.0, "winograd4x4"),
+        figures.Row("ways", "one", "forward", "float32", 1.8, 1.0, 10, 1e10, 1e9, 5.0, 0.0, "im2col"),
+        figures.Row("ways", "two", "forward", "float32", 0.49, 1.0, 10, 1e9, 1e6, 0.0, 0.0, "im2col"),
     ]
     record = {
         **{name: name.upper() for name in ("gpu", "driver", "cuda", "cupy", "torch", "cudnn")},
@@ -77,9 +80,14 @@ def test_the_table_says_rates_shares_and_means() -> None:
     }
     lines = figures.table(record).splitlines()
     assert lines[0].startswith("GPU, driver DRIVER, CUDA CUDA; CuPy CUPY, PyTorch TORCH, cuDNN CUDNN. Measured peaks: cuBLAS")
-    assert "| one, forward | float32 | 2.000 | 1.000 | 2.00 | 5,000 | 5.00 | 50% | 50% | 5 |" in lines
-    assert "| net, train | tf32 | 4.000 | 2.000 | 2.00 | 2,000 |  |  |  | 0 |" in lines
-    assert "| convolutions | 1.00 |  |  |" in lines and "| networks |  | 2.00 |  |" in lines
+    assert "| one, forward | float32 | 2.000 | 1.000 | 2.00 | 5,000 | 5.00 | 50% | 50% | 5 | 7 |" in lines
+    assert "| net, train | tf32 | 4.000 | 2.000 | 2.00 | 2,000 |  |  |  | 0 | 0 |" in lines
+    assert "| one, forward by winograd4x4 | float32 | 1.500 | 1.000 | 1.50 | 6,667 | 6.67 | 67% | 67% | 5 | 0 |" in lines
+    assert "| convolutions | 1.00 |  |  |" in lines and "| networks |  | 2.00 |  |" in lines and "| ways |" not in "".join(lines)
+    wrong = lines.index("| chosen wrongly (tinynet/kernels/cuda/choice.py) | ms | better | ms |")
+    assert lines[wrong + 2 : wrong + 4] == ["| one, forward, float32 | 2.000 | winograd4x4 | 1.500 |", ""]
+    fine = figures.table({**record, "rows": [asdict(row) for row in (rows[1], rows[-1])]})
+    assert "No other way of a convolution was quicker than the chosen one" in fine
 
 
 def net(rng: np.random.Generator) -> nn.Sequential:
@@ -122,12 +130,18 @@ def test_every_body_of_the_benchmark_runs(move: Any) -> None:
         call()
         return 1e3 * (time.perf_counter() - begin) + 1e-6
 
-    bench = gpu.Bench("cpu", move, clock, lambda call: 0.0, 1, 2)
-    grid = [figures.Conv("a", 2, 3, 9, 4, 3, 2, 1), figures.Conv("b", 1, 4, 5, 8, 3, 1, 1, 2)]
+    bench = gpu.Bench("cpu", move, clock, lambda *calls: (0.0, 0.0), 1, 2)
+    grid = [figures.Conv("a", 2, 3, 9, 4, 3, 2, 1), figures.Conv("b", 1, 4, 5, 8, 3, 1, 1, 2), figures.Conv("c", 1, 2, 6, 2, 3)]
     rows = [*bench.convolutions(grid, ["float32"]), *bench.others(2, 3, 6, 5)]
     rows += bench.optimisers([(3, 4), (5,)])
     rows += bench.network("net", net(np.random.default_rng(0)), 2, 12, 3, ["float32"])
-    assert [(row.name, row.what) for row in rows[:3]] == [("a", what) for what in figures.PASSES]
+    assert [(row.name, row.what) for row in rows if not row.way][:3] == [("a", what) for what in figures.PASSES]
+    assert {(row.name, row.way) for row in rows if row.way} == {
+        ("a", "im2col"), ("b", "im2col"), ("c", "im2col"), ("c", "winograd4x4")
+    }
+    assert figures.ways(grid[2], "forward", "float32", True) == ["im2col", "winograd4x4", "direct"]
+    assert figures.ways(grid[0], "input gradient", "float32", True) == ["im2col"]
+    assert figures.ways(grid[1], "forward", "tf32", True) == ["im2col"]
     assert [row.what for row in rows[-4:]] == ["train", "inference", "projection", "atlas"]
-    assert all(row.ratio > 0 for row in rows) and len(rows) == 6 + 8 + 3 + 4
+    assert all(row.ratio > 0 for row in rows) and len(rows) == 9 + 9 + 3 + 8 + 3 + 4
     assert all(row.operations > 0 and row.bytes > 0 for row in rows[:-2])     # of a walk back there is no least work to name

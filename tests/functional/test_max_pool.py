@@ -58,7 +58,8 @@ def check(backend: Backend, case: dict[str, Any], x: np.ndarray, dtype: str, lay
     assert backend.host(switches).dtype == np.int64
     cells = np.prod(case["input"][-n:])
     if ((expected[1] < 0) | (expected[1] >= int(cells))).any():
-        # A window of which every cell is padding: PyTorch's gradient writes outside its memory here; tinynet's refuses.
+        # A window of which every cell is padding: PyTorch's gradient writes outside its memory here; tinynet's refuses, for it
+        # knows the switches alone. (The layers' way back knows the windows, too.)
         with pytest.raises(TinynetError, match=rf"^max_pool{n}d_input_gradient"):
             gradient({"input": backend.array(x)}, value, value)
         return

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.checking import Backend
+from tests.fake_gpu import fake_gpu
 from tests.interpret.nets import NETS, pair
 from tests.nn.helpers import place, randomise
 from tinynet import nn
 from tinynet.data import ArrayDataset, BrokenPhoto, Subset
 from tinynet.data.transforms import ToArray
 from tinynet.errors import ArgumentError, FileError
+from tinynet.interpret import top
 from tinynet.interpret.top import TopActivations, default_layers, top_activations
 
 
@@ -268,3 +270,67 @@ def test_runs_where_the_model_is(backend: Backend):
         np.testing.assert_array_equal(found[layer].images, expected[layer].images)
         np.testing.assert_array_equal(found[layer].positions, expected[layer].positions)
         np.testing.assert_allclose(found[layer].values, expected[layer].values, rtol=1e-4)
+
+
+class Odd:
+    """Photos of which some are broken, and some of another size."""
+
+    def __init__(self, dataset: ArrayDataset, broken: set[int], wide: set[int]) -> None:
+        self.dataset, self.broken, self.wide = dataset, broken, wide
+        self.classes, self.labels = dataset.classes, dataset.labels
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if index in self.broken:
+            raise BrokenPhoto(f"{index} is broken")
+        image, label = self.dataset[index]
+        return (image if index not in self.wide else np.repeat(image, 2, axis=1)), label
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(index)
+
+
+@pytest.mark.parametrize("by", ["max", "mean"])
+@pytest.mark.parametrize("batch_size, at_once", [(1, 32), (5, 3), (4, 32), (64, 7)])
+def test_a_gpu_takes_photos_together_and_finds_the_same(
+    monkeypatch: pytest.MonkeyPatch, by: str, batch_size: int, at_once: int
+) -> None:
+    layers, batches = ["conv1", "relu2"], []
+    model = nn.Sequential(**{name: layer for name, layer in small().named_children() if name not in ("flatten", "fc")})
+    dataset = Odd(photos(17, (9, 10)), {0, 3, 4, 5, 16}, {7, 8, 11})
+    one_by_one = top_activations(model, dataset, layers, k=4, by=by, progress=False)
+    with fake_gpu():
+        model.to("cuda")
+        monkeypatch.setattr(top, "PASS", at_once)
+        infer = type(model).infer
+
+        def counting(self: nn.Sequential, x: Any, watch: Any) -> Any:
+            if self is model:
+                batches.append(tuple(x.shape))
+            return infer(self, x, watch)
+
+        monkeypatch.setattr(type(model), "infer", counting)
+        together = top_activations(model, dataset, layers, k=4, by=by, batch_size=batch_size, workers=2, progress=False)
+    assert together.done == together.total == 17
+    assert sum(shape[0] for shape in batches) == 12 and max(shape[0] for shape in batches) <= min(batch_size, at_once)
+    assert {shape[3] for shape in batches} == {10, 20}
+    assert batch_size == 1 or len(batches) < 12
+    for layer in layers:
+        np.testing.assert_array_equal(together[layer].images, one_by_one[layer].images)
+        np.testing.assert_array_equal(together[layer].positions, one_by_one[layer].positions)
+        np.testing.assert_allclose(together[layer].values, one_by_one[layer].values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("at", [2, 6, 8, 14])                # of the fingerprint's probes
+def test_a_gpu_goes_on_after_ctrl_c_to_the_same_bits(at: int, tmp_path) -> None:
+    dataset, model = photos(15, (9, 10)), small()
+    state = tmp_path / "state.safetensors"
+    with fake_gpu():
+        model.to("cuda")
+        whole = top_activations(model, dataset, batch_size=4, progress=False)
+        with pytest.raises(KeyboardInterrupt, match=r"interrupted after \d+ of 15 photos; what was found is in"):
+            top_activations(model, Interrupting(dataset, at), batch_size=4, workers=1, resume=state, progress=False)
+        assert TopActivations.load(state).done % 4 == 0
+        same(top_activations(model, dataset, batch_size=4, workers=2, resume=state, progress=False), whole)

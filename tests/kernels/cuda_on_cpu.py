@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.device_double import DeviceArray, device_module
+from tests.device_double import DeviceArray, _Ufunc, device_module
 from tinynet.kernels.cuda.convolution import direct_kernels
 
 COMPILER = shutil.which("g++")
@@ -88,12 +88,17 @@ class Cpu:
                 assert name in self.names, f"{name} is none of {self.names}"
                 return cpu._function(self.code, name)
 
+        def at(self: Any, *arguments: Any) -> None:
+            raise AssertionError(f"{self.__name__}.at: on a GPU by atomics, so chance would decide the order of a sum")
+
+        whole, _Ufunc.at = _Ufunc.at, at                        # type: ignore[method-assign]
         device_module.RawModule = RawModule
         device_module.cuda = SimpleNamespace(cublas=Cublas, get_cublas_handle=lambda: 1)
         try:
             yield device_module
         finally:
             del device_module.RawModule, device_module.cuda
+            _Ufunc.at = whole                                   # type: ignore[method-assign]
 
     def library(self, code: str) -> tuple[ctypes.CDLL, list[tuple[str, bool]]]:
         """The compiled source and its kernels, in order."""

@@ -38,27 +38,30 @@ def device(x: np.ndarray) -> DeviceArray:
 class Case:
     """Arrays of one convolution, on the host and on the double, and what the NumPy path makes of them."""
 
-    def __init__(self, x: tuple[int, ...], w: tuple[int, ...], geometry: Geometry, groups: int, seed: int, dtype: str) -> None:
+    def __init__(
+        self, x: tuple[int, ...], w: tuple[int, ...], geometry: Geometry, groups: int, seed: int, dtype: str,
+        xp: Any = device_module,
+    ) -> None:
         self.geometry, self.groups, self.dtype = geometry, groups, dtype
         host = [values(seed, x), values(seed + 1, w), values(seed + 2, w[:1]), values(seed + 3, (x[0], w[0], *geometry.out))]
         self.host = [array.astype(dtype) for array in host]
-        self.device = [device(array) for array in self.host]
+        self.device = [xp.asarray(array) for array in self.host]
         exact = [array.astype(np.float64) for array in self.host]
         self.y = forward(exact[0], exact[1], exact[2], geometry, groups)
         self.dx = input_gradient(exact[3], exact[1], geometry, groups)
         self.dw = weight_gradient(exact[0], exact[3], geometry, groups)
 
-    def check(self, slack: float = 0.0) -> None:
-        x, w, bias, dy = self.device
+    def check(self, slack: float = 0.0, algorithm: str = "auto") -> None:
+        (x, w, bias, dy), how = self.device, algorithm
         results = {
-            "value": (convolution.correlate(x, w, bias, self.geometry, self.groups), self.y),
-            "value and ReLU": (convolution.correlate(x, w, bias, self.geometry, self.groups, relu=True), np.maximum(self.y, 0)),
+            "value": (convolution.correlate(x, w, bias, self.geometry, self.groups, False, how), self.y),
+            "value and ReLU": (convolution.correlate(x, w, bias, self.geometry, self.groups, True, how), np.maximum(self.y, 0)),
             "without bias": (
-                convolution.correlate(x, w, None, self.geometry, self.groups),
+                convolution.correlate(x, w, None, self.geometry, self.groups, False, how),
                 self.y - self.host[2].astype(float).reshape(-1, *[1] * len(self.geometry.out)),
             ),
-            "input gradient": (convolution.correlate_input_gradient(dy, w, self.geometry, self.groups), self.dx),
-            "weight gradient": (convolution.correlate_weight_gradient(x, dy, self.geometry, self.groups), self.dw),
+            "input gradient": (convolution.correlate_input_gradient(dy, w, self.geometry, self.groups, how), self.dx),
+            "weight gradient": (convolution.correlate_weight_gradient(x, dy, self.geometry, self.groups, how), self.dw),
         }
         for what, (got, expected) in results.items():
             close(got.get(), expected, self.dtype, what, slack)
@@ -78,6 +81,7 @@ def test_every_convolution_in_chunks_of_every_size(
         Case(x, w, geometry, case["options"]["groups"], case["seed"], dtype).check()
 
 
+# x, w, stride, padding, dilation, groups
 DIRECT = [
     ((1, 1, 1, 1), (16, 1, 1, 1), 2, 0, 1, 1), ((2, 3, 9, 7), (17, 3, 3, 3), 1, 1, 1, 1),
     ((3, 5, 8, 9), (70, 5, 3, 3), 2, 1, 1, 1), ((2, 4, 11, 13), (34, 2, 5, 5), 3, 2, 1, 2),
@@ -93,11 +97,28 @@ def test_implicit_gemm(cuda: Cpu, x: Any, w: Any, stride: int, padding: int, dil
     assert sum(name.startswith("direct_conv2d<") for name, _, _ in cuda.launches[before:]) == 3
 
 
-def test_implicit_gemm_over_many_tiles_of_positions_and_filters(cuda: Cpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "DIRECT_FILTERS", 1000)
-    Case((3, 2, 13, 14), (150, 2, 3, 3), conv_geometry("conv", (13, 14), (3, 3), 1, 1, 1), 1, 3, "float32").check()
-    grid = [grid for name, grid, _ in cuda.launches if name.startswith("direct_conv2d<")][-1]
-    assert grid == (5, 2, 1)
+def test_implicit_gemm_over_many_tiles_of_positions_and_filters(cuda: Cpu) -> None:
+    before = len(cuda.launches)
+    case = Case((3, 2, 13, 14), (150, 2, 3, 3), conv_geometry("conv", (13, 14), (3, 3), 1, 1, 1), 1, 3, "float32")
+    case.check(algorithm="direct")
+    grids = [grid for name, grid, _ in cuda.launches[before:] if name.startswith("direct_conv2d<")]
+    assert grids == [(5, 2, 1)] * 3 + [(5, 1, 1)]               # and one of the input gradient
+
+
+# x, w, padding, dilation, groups
+DIRECT_BACK = [
+    ((2, 34, 9, 7), (5, 34, 3, 3), 1, 1, 1), ((1, 66, 6, 8), (7, 66, 5, 5), 2, 1, 1), ((2, 40, 9, 9), (6, 20, 2, 3), 3, 2, 2),
+    ((1, 17, 4, 5), (3, 17, 1, 1), 2, 1, 1), ((3, 16, 8, 5), (4, 16, 4, 2), 0, 1, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("x, w, padding, dilation, groups", DIRECT_BACK)
+def test_the_input_gradient_by_implicit_gemm(cuda: Cpu, x: Any, w: Any, padding: int, dilation: int, groups: int) -> None:
+    before = len(cuda.launches)
+    case = Case(x, w, conv_geometry("conv", x[2:], w[2:], 1, padding, dilation), groups, 9, "float32")
+    got = convolution.correlate_input_gradient(*case.device[3:0:-2], case.geometry, groups)
+    close(got.get(), case.dx, "float32")
+    assert [name.partition("<")[0] for name, _, _ in cuda.launches[before:]] == ["direct_conv2d"]
 
 
 @pytest.mark.parametrize("groups, multiplier", [(2, 1), (3, 2)])

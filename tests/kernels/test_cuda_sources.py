@@ -102,7 +102,7 @@ def test_no_kernel_reads_or_writes_beside_its_arrays() -> None:
     library = subprocess.check_output([COMPILER or "g++", "-print-file-name=libasan.so"], text=True).strip()
     if not Path(library).is_file():
         pytest.skip("no address sanitiser here")
-    families = ("convolution", "dropout", "pooling", "loss_and_norm", "optimiser")
+    families = ("along", "convolution", "dropout", "pooling", "loss_and_norm", "optimiser", "winograd")
     tests = [str(Path(__file__).with_name(f"test_cuda_{family}.py")) for family in families]
     environment = {
         **os.environ, "LD_PRELOAD": library, "PYTHONMALLOC": "malloc",

@@ -10,7 +10,7 @@ from tests.checking import Backend
 from tests.device_double import device_module
 from tests.kernels.cuda_on_cpu import Cpu
 
-FAMILIES = ("conv", "conv_transpose", "dropout", "linear", "loss", "max_pool", "max_unpool", "norm")
+FAMILIES = ("conv", "conv_transpose", "dropout", "interpolate", "linear", "loss", "max_pool", "max_unpool", "norm", "pad")
 
 
 @pytest.fixture(scope="module")

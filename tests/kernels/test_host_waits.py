@@ -16,8 +16,10 @@ from tests.device_double import DeviceArray, device_module
 from tests.fake_gpu import FakeCuda, fake_gpu
 from tests.kernels.cuda_on_cpu import Cpu
 from tests.train.runs import loaders, pictures
-from tinynet import backend, nn, optim
+from tinynet import backend, interpret, nn, optim
+from tinynet.data.transfer import fetched
 from tinynet.data.transforms import ToArray
+from tinynet.distributed import Shards
 from tinynet.errors import DeviceMemoryError, FileError
 from tinynet.interpret import top
 from tinynet.train import Callback, NonFiniteError, Trainer, TrainingInterrupted, evaluate, predict
@@ -282,17 +284,70 @@ def test_evaluation_and_prediction_wait_for_the_batch_before_and_fetch_the_one_b
     np.testing.assert_allclose(probabilities, expected[1], rtol=1e-4, atol=1e-5)
 
 
-def test_a_pass_of_the_atlas_waits_for_the_photo_before(gpu: FakeCuda) -> None:
-    layers, photos = ["relu", "flatten"], pictures(9)
-    model = net()
-    expected = top._look(model, photos, list(range(9)), layers, ToArray(), "max")
+def test_the_search_of_an_atlas_waits_for_the_batch_before_and_fetches_the_one_behind(
+    gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, photos, model = ["relu", "flatten"], pictures(9), net()
+    monkeypatch.setattr(top, "PASS", 2)
+
+    def search() -> list[tuple[int, list[Any]]]:
+        begun = top.TopActivations({}, 9, "max", 0, 9, {})
+        with Shards(1) as shards:
+            return list(top._passes(begun, model, photos, layers, ToArray(), 4, shards))
+
+    expected = search()
     model.to("cuda")
     with watched_host() as waits:
-        got = top._look(model, photos, list(range(9)), layers, ToArray(), "max")
-    assert waits == []
-    assert len(gpu.blocked) == 9 * 4 and min(gpu.blocked[:-4]) >= 4      # the four copies of the next photo's results
-    for one, other in zip(got, expected, strict=True):
+        got = search()
+    assert waits == [] and [done for done, _ in got] == [2, 4, 6, 8, 9, 9]
+    assert len(gpu.blocked) == 5 * 4 and min(gpu.blocked[:-4]) >= 4      # the four copies of the next batch's results
+    assert gpu.log.count("own waits for event") == 5
+    for one, other in zip(*([photo for _, seen in side for photo in seen] for side in (got, expected)), strict=True):
         assert one.image == other.image
         for layer in layers:
             np.testing.assert_array_equal(one.layers[layer][0], other.layers[layer][0])
             np.testing.assert_allclose(one.layers[layer][1], other.layers[layer][1], rtol=1e-4, atol=1e-5)
+
+
+def test_experiments_over_many_photos_wait_for_the_batch_before_and_fetch_the_one_behind(gpu: FakeCuda) -> None:
+    model, photos = net(), pictures(9)
+    x = np.stack([ToArray()(image, np.random.default_rng(0)) for image, _ in (photos[i] for i in range(9))])
+    evolution = interpret.Evolution(x, {"relu": [0, 3], "flatten": [1, 2, 5]}, batch_size=2)
+
+    def shares() -> dict[str, np.ndarray]:
+        return interpret.active_shares(model, ((x[i : i + 2], None) for i in range(0, 9, 2)), ["relu", "leaky"])
+
+    def invariance() -> Any:
+        return interpret.invariance(
+            model, photos.images[:2], [0, 1], lambda photo, _: ToArray()(photo, np.random.default_rng(0)), first="relu",
+            last="flatten", shifts=[-2, 0, 3], scales=[1.0, 1.5], angles=[90], batch_size=2,
+        )
+
+    def strengths() -> list[Any]:
+        with Shards(1) as shards:
+            return [[np.asarray(part) for part in found] for _, *found in fetched(evolution._strengths(model, shards))]
+
+    # What each gives, its batches, and the arrays that come back of each.
+    experiments: list[tuple[Callable[[], Any], int, int]] = [(shares, 5, 2), (invariance, 9, 3), (strengths, 5, 2)]
+    projected = interpret.Evolution(x, {"relu": [0, 3]}, batch_size=2)
+    expected, frames = [call() for call, _, _ in experiments], projected.look(model, 1)
+    model.to("cuda")
+    found = []
+    for call, batches, copies in experiments:
+        gpu.blocked.clear()
+        gpu.log.clear()
+        with watched_host() as waits:
+            found.append(call())
+        assert waits == [] and gpu.log.count("own waits for event") == batches
+        assert len(gpu.blocked) == batches * copies and min(gpu.blocked[:-copies]) >= copies
+    for layer, share in expected[0].items():
+        np.testing.assert_array_equal(found[0][layer], share)
+    for curve, other in zip(found[1].curves, expected[1].curves, strict=True):
+        for part in ("first", "last", "probability"):
+            np.testing.assert_allclose(getattr(curve, part), getattr(other, part), rtol=1e-3, atol=1e-5)
+    for one, other in zip(found[2], expected[2], strict=True):
+        for part, its in zip(one, other, strict=True):
+            np.testing.assert_allclose(part, its, rtol=1e-4, atol=1e-5)
+    for frame, its in zip(projected.look(model, 1), frames, strict=True):
+        assert frame[:5] == its[:5]
+        np.testing.assert_allclose(frame.projection, its.projection, atol=2e-3)

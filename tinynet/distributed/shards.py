@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..backend import Array, array_module, current_device, on
 from ..errors import ArgumentError
 from ..nn import Layer, backward
 from ..nn.group import Group, Member, membership
@@ -140,13 +140,14 @@ class Shards:
 
         def run(rank: int) -> Any:
             try:
-                with membership(Member(group, rank)), np.errstate(**errors):
+                with membership(Member(group, rank)), np.errstate(**errors), on(device):
                     return work(rank)
             except BaseException:
                 group.abort()
                 raise
 
-        errors: Any = np.geterr()                               # NumPy's are per thread
+        errors: Any = np.geterr()                               # NumPy's are per thread, and so is the device
+        device = current_device()
         assert self._pool is not None
         futures = [self._pool.submit(run, rank) for rank in range(1, group.size)]
         own: list[Any] = []

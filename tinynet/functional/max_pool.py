@@ -181,30 +181,40 @@ def unpooled(op: str, values: Array, indices: Array, size: Sequence[int], n: int
 def unpooled_by(op: str, values: Array, switches: Switches, size: Sequence[int], n: int, meeting: str = "sum") -> Array:
     """unpooled, along the windows that the switches are of.
 
-    A GPU gathers along them, and does not check them, for which the host would wait: a window of nothing but padding, whose
-    switch a CPU refuses, passes nothing on.
+    A window of nothing but padding, whose switch is of no cell of its own, passes nothing on. A GPU gathers along the windows,
+    and does not check the switches, for which the host would wait.
     """
     geometry = switches.geometry
     if cuda.here(values):
         return gpu.unpool(values, switches.kept, size, n, meeting, geometry)
-    if _blind(geometry):
-        check_inside(op, switches.indices, geometry.size)
-    return put_back(values, switches.kept, geometry, meeting == "largest").reshape(tuple(size))
+    empty = _sees_nothing(array_module(values), geometry)
+    if empty is None:
+        return put_back(values, switches.kept, geometry, meeting == "largest").reshape(tuple(size))
+    xp, nothing = array_module(values), 0 if meeting == "sum" else -inf
+    values = xp.where(empty, xp.full((), nothing, dtype=values.dtype), values)
+    return unpooled(op, values, xp.where(empty, xp.zeros((), dtype=xp.int64), switches.indices), size, n, meeting)
 
 
-def _blind(geometry: Geometry) -> bool:
-    """Whether a window sees nothing but padding, so that its switch may point anywhere."""
-    return any(
-        bool((begin + (np.maximum(-begin, 0) + d - 1) // d * d >= size).any())
-        for begin, d, size in zip(_begins(np, geometry), geometry.dilation, geometry.size, strict=True)
-    )
+def _sees_nothing(xp: Any, geometry: Geometry) -> Array | None:
+    """A mask (*out) of the windows that hold no cell of the input, whose dilation steps over all of it; None: there are none."""
+    axes = []
+    for size, k, s, d, lo, count in zip(
+        geometry.size, geometry.kernel, geometry.stride, geometry.dilation, geometry.low, geometry.out, strict=True
+    ):
+        begins = [p * s - lo for p in range(count)]
+        axes.append([all(not 0 <= begin + i * d < size for i in range(k)) for begin in begins] if d > size else [False] * count)
+    if not any(map(any, axes)):
+        return None
+    mask = xp.zeros((), dtype=bool)
+    for nothing in axes:
+        mask = mask[..., None] | xp.asarray(nothing)
+    return mask
 
 
 def check_inside(op: str, indices: Array, plane: Sequence[int]) -> None:
     """Every index must lie inside its plane: otherwise a signal would land in another one. A GPU is waited for."""
     cells = prod(plane)
     if indices.size and bool(((indices < 0) | (indices >= cells)).any()):
-        # (A window of nothing but padding has such a switch.)
         raise ArgumentError(
             f"{op}: expected indices from 0 to {cells - 1} for planes of {tuple(plane)}, "
             f"got {int(indices.min())} to {int(indices.max())}"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backend import Array, array_module, to_host
+from ..data.transfer import fetched
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..nn import Layer
@@ -23,7 +24,7 @@ from ..nn.receptive_field import receptive_field
 from .atlas import WORDS, two
 from .control import randomised
 from .deconvnet import deconvnet
-from .observe import beside_model, observe, unit_each
+from .observe import inputs, observe, unit_each
 from .patches import cut, window
 from .pictures import PERCENTILE, Tile, centred, digits, sheet
 from .scores import ssim
@@ -112,23 +113,32 @@ class Evolution:
         best: dict[tuple[str, int], tuple[float, int, Array]] = {}
         count = 0
         with Shards(self.workers) as shards:
-            for x in self._batches():
-                x = beside_model(model, x)
-                seen = observe(model, x, list(self.units), shards).layers
-                for layer, channels in self.units.items():
-                    for channel in channels:
-                        if not 0 <= channel < seen[layer].shape[1]:
-                            raise ArgumentError(f"layer {layer!r} has channels 0 to {seen[layer].shape[1] - 1}, got {channel}")
-                        strength = to_host(seen[layer][:, channel].reshape(len(x), -1).max(axis=1))
-                        i = int(strength.argmax())
-                        if (layer, channel) not in best or strength[i] > best[layer, channel][0]:
-                            best[layer, channel] = float(strength[i]), count + i, x[i].copy()
+            for (x,), *strengths in fetched(self._strengths(model, shards)):
+                for (layer, channels), strength in zip(self.units.items(), strengths, strict=True):
+                    for channel, values in zip(channels, strength, strict=True):
+                        i = int(values.argmax())
+                        if (layer, channel) not in best or values[i] > best[layer, channel][0]:
+                            best[layer, channel] = float(values[i]), count + i, x[i].copy()
                 count += len(x)
         if not best:
             raise ArgumentError("Evolution: expected at least one image, got none")
         frames = [frame for layer in self.units for frame in self._project(model, epoch, layer, best)]
         self.frames = [frame._replace(control=None) for frame in self.frames if frame.epoch != epoch] + frames
         return frames
+
+    def _strengths(self, model: Layer, shards: Shards) -> Iterator[tuple[Any, ...]]:
+        """Of each batch (x,), which stays where it is, and for each layer how strong its chosen maps are, (channels, N)."""
+        for x in inputs(model, self._batches()):
+            seen = observe(model, x, list(self.units), shards).layers
+            found = []
+            for layer, channels in self.units.items():
+                count = seen[layer].shape[1]
+                for channel in channels:
+                    if not 0 <= channel < count:
+                        raise ArgumentError(f"layer {layer!r} has channels 0 to {count - 1}, got {channel}")
+                maps = [seen[layer][:, channel].reshape(len(x), -1) for channel in channels]
+                found.append(array_module(x).stack([y.max(axis=1) for y in maps]))
+            yield (x,), *found
 
     def _project(
         self, model: Layer, epoch: int, layer: str, best: Mapping[tuple[str, int], tuple[float, int, Array]]

@@ -7,19 +7,21 @@ without the middle ones, and a stride of 4 aliased. Here each of these is a figu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..backend import Array, array_module, to_host
+from ..data.transfer import fetched
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..figures import BLUE, ORANGE, RED, new_figure, notes_below, save_figure
 from ..nn import Layer
 from ..nn.conv import _Conv, _ConvTranspose
-from .observe import beside_model, observe, stages
+from .observe import inputs, observe, stages
 from .pictures import PERCENTILE, Picture, centred, magnitude
 
 RADIUS = 0.1
@@ -90,12 +92,15 @@ def active_shares(
     active: dict[str, np.ndarray] = {}
     count = 0
     with Shards(workers) as shards:
-        for batch in batches:
-            x = beside_model(model, batch[0] if isinstance(batch, tuple) else batch)
-            for layer, y in observe(model, x, layers, shards).layers.items():
-                fired = to_host((y.reshape(*y.shape[:2], -1) > 0).any(axis=2).sum(axis=0))
-                active[layer] = active.get(layer, 0) + fired
-            count += len(x)
+        def counts() -> Iterator[tuple[Any, ...]]:
+            for x in inputs(model, batches):
+                seen = observe(model, x, layers, shards).layers
+                yield len(x), *((seen[layer].reshape(*seen[layer].shape[:2], -1) > 0).any(axis=2).sum(axis=0) for layer in layers)
+
+        for n, *fired in fetched(counts()):
+            for layer, number in zip(layers, fired, strict=True):
+                active[layer] = active.get(layer, 0) + number
+            count += n
     if not count:
         raise ArgumentError("active_shares: expected at least one photo, got none")
     return {layer: active[layer] / count for layer in layers}

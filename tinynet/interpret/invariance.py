@@ -7,7 +7,7 @@ colour, by default the mean of ImageNet's photos, near 0 in the units of the inp
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, to_host
+from ..data.transfer import fetched
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..figures import new_figure, notes_below, save_figure, shorten
 from ..nn import Layer
-from .observe import beside_model, features, observe, probabilities, stages
+from .observe import features, inputs, observe, probabilities, stages
 from .panels import COLOURS
 from .pictures import Picture
 
@@ -105,28 +106,40 @@ def invariance(
         "rotation": np.arange(0.0, 351.0, 10.0) if angles is None else np.asarray(angles, float),
     }
 
-    with Shards(workers) as shards:
-        def answers(pictures: Sequence[Picture]) -> tuple[list[np.ndarray], np.ndarray]:
-            """Features of both layers (B, D) and class probabilities (B, C)."""
-            x = np.stack([to_host(to_input(picture, None)) for picture in pictures])
-            seen = observe(model, beside_model(model, x), pair, shards)
-            flat = [to_host(seen.layers[layer]).reshape(len(x), -1).astype(np.float64) for layer in pair]
-            return flat, probabilities(seen.output)
+    parts = [                                                   # the plain photos first, then (kind, photo, amounts)
+        (kind, i, slice(begin, begin + batch_size))
+        for kind, values in amounts.items() for i in range(len(photos)) for begin in range(0, len(values), batch_size)
+    ]
 
-        plain, certain = answers(photos)
+    def stacked(pictures: Iterable[Picture]) -> np.ndarray:
+        return np.stack([to_host(to_input(picture, None)) for picture in pictures])
+
+    def batches() -> Iterator[np.ndarray]:
+        yield stacked(photos)
+        for kind, i, part in parts:
+            yield stacked(transformed(photos[i], kind, float(v), fill) for v in amounts[kind][part])
+
+    with Shards(workers) as shards:
+        def answers() -> Iterator[tuple[Array, ...]]:
+            for x in inputs(model, batches()):
+                seen = observe(model, x, pair, shards)
+                yield *(seen.layers[layer] for layer in pair), seen.output
+
+        def features_and_classes() -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+            """Of each batch the features of both layers (B, D) and the class probabilities (B, C)."""
+            for *seen, output in fetched(answers()):
+                yield [y.reshape(len(y), -1).astype(np.float64) for y in seen], probabilities(output)
+
+        results = features_and_classes()
+        plain, certain = next(results)
         if max(labels) >= certain.shape[1] or min(labels) < 0:
             raise ArgumentError(f"invariance: the model has classes 0 to {certain.shape[1] - 1}, got labels {list(labels)}")
-        curves = []
-        for kind, values in amounts.items():
-            found = np.empty((3, len(photos), len(values)))
-            for i, photo in enumerate(photos):
-                for begin in range(0, len(values), batch_size):
-                    part = slice(begin, begin + batch_size)
-                    seen, certain = answers([transformed(photo, kind, float(v), fill) for v in values[part]])
-                    for which in (0, 1):
-                        found[which, i, part] = np.linalg.norm(seen[which] - plain[which][i], axis=1)
-                    found[2, i, part] = certain[:, labels[i]]
-            curves.append(Curve(kind, values, *found))
+        found = {kind: np.empty((3, len(photos), len(values))) for kind, values in amounts.items()}
+        for (kind, i, part), (seen, certain) in zip(parts, results, strict=True):
+            for which in (0, 1):
+                found[kind][which, i, part] = np.linalg.norm(seen[which] - plain[which][i], axis=1)
+            found[kind][2, i, part] = certain[:, labels[i]]
+    curves = [Curve(kind, values, *found[kind]) for kind, values in amounts.items()]
     norms = np.stack([np.linalg.norm(flat, axis=1) for flat in plain])
     red, green, blue = (int(v) for v in fill)
     return Invariance(tuple(curves), pair, tuple(int(label) for label in labels), norms, (red, green, blue))

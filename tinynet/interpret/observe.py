@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backend import Array, array_module, to_host
+from ..data.transfer import transferred
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..functional import softmax
@@ -151,6 +152,16 @@ def beside_model(model: Layer, x: Array) -> Array:
     return to_host(x) if array_module(state) is np else array_module(state).asarray(x)
 
 
+def inputs(model: Layer, batches: Iterable[Array | tuple[Array, Any]]) -> Iterator[Array]:
+    """The inputs of batches, x or (x, labels), where the model is: a GPU fetches the next one while it computes with one."""
+    state = next(iter(model.state_dict().values()), None)
+    hosts = (batch[0] if isinstance(batch, tuple) else batch for batch in batches)
+    if state is None or array_module(state) is np:
+        yield from (beside_model(model, x) for x in hosts)
+    else:
+        yield from (x for x, in transferred(((x,) for x in hosts), state))
+
+
 def unit_each(y: Array, channels: Sequence[int], positions: Sequence[Sequence[int]] | None = None) -> Array:
     """A mask of y's shape (N, C, …): 1 at unit `channels[i]` of image i, where it is strongest or at positions[i]."""
     xp = array_module(y)
@@ -172,6 +183,6 @@ def _leaves(model: Layer) -> Iterable[tuple[str, Layer]]:
 
 
 __all__ = [
-    "Observed", "Reached", "beside_model", "features", "last_stage", "observe", "one_input", "probabilities", "stages",
-    "unit_each", "up_to",
+    "Observed", "Reached", "beside_model", "features", "inputs", "last_stage", "observe", "one_input", "probabilities",
+    "stages", "unit_each", "up_to",
 ]

@@ -11,8 +11,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ import numpy as np
 
 from ..backend import Array, array_module, to_host
 from ..data.dataset import BrokenPhoto, Dataset, name
-from ..data.transfer import fetched
+from ..data.transfer import fetched, transferred
 from ..data.transforms import ToArray
 from ..distributed import Shards
 from ..errors import ArgumentError, FileError
@@ -33,6 +35,8 @@ Transform = Callable[[Any, np.random.Generator], Any]
 RANKINGS = ("max", "mean")
 SAVE_EVERY = 30.0
 """Seconds between two savings of the state of a pass."""
+PASS = 32
+"""Photos that go through a model on a GPU together, at most: its memory is bounded, whatever batch_size is."""
 _KEY = "tinynet.top"
 _PROBES = 8                                                     # photos whose pixels tell one set of photos from another
 
@@ -97,9 +101,10 @@ def top_activations(
     (3, H, W), as for a Loader. by: rank photos by a unit's strongest activation ("max", the paper's) or by the mean of its map.
     Of equal values the earlier photo is the stronger; a photo found broken is passed over.
     batch_size: photos between two updates of the result. workers: threads (None: one a core), which take the photos one by one;
-    neither changes a bit of the result. progress: show a bar if the error stream is a terminal.
+    neither changes a bit of the result. On a GPU batch_size photos, at most PASS, go through the model together, which may change
+    the last digits, and the threads only read them. progress: show a bar if the error stream is a terminal.
     resume: a file for the state, written every half minute, at Ctrl-C and at the end. If it is there, the pass goes on from
-    it, to the same result bit for bit.
+    it, to the same result bit for bit, on a GPU with the same batch_size.
     Raises ArgumentError for an unknown layer or ranking, an empty dataset, activations that are not finite; FileError for a
     state of another model, other photos or another question.
     """
@@ -151,18 +156,13 @@ def _run(
                disable=not (progress and sys.stderr.isatty()))
     saved = time.monotonic()
 
-    def look(part: np.ndarray) -> list[_Seen]:
-        return _look(model, dataset, part.tolist(), layers, transform, top.by)
-
     # One BLAS thread whatever the number of workers: its number may change the last bits.
     with bar, threadpool_limits(1, user_api="blas"), Shards(workers) as shards:
         try:
-            while top.done < top.total:
-                batch = np.arange(top.done, min(top.done + batch_size, top.total))
-                seen = [one for part in shards.apply(look, batch) for one in part]
+            for done, seen in _passes(top, model, dataset, layers, transform, batch_size, shards):
+                bar.update(done - top.done)
                 merged = {layer: _merge(top.layers.get(layer), layer, seen, top.k) for layer in layers} if seen else top.layers
-                top = replace(top, layers=merged, done=int(batch[-1]) + 1)      # at once: Ctrl-C finds the one or the other
-                bar.update(len(batch))
+                top = replace(top, layers=merged, done=done)    # at once: Ctrl-C finds the one or the other
                 if resume is not None and time.monotonic() - saved > SAVE_EVERY:
                     top.save(resume)
                     saved = time.monotonic()
@@ -186,17 +186,49 @@ class _Seen(NamedTuple):
     layers: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
+def _passes(
+    top: TopActivations, model: Layer, dataset: Dataset, layers: list[str], transform: Transform, batch_size: int, shards: Shards
+) -> Iterator[tuple[int, list[_Seen]]]:
+    """From photo `top.done` on: what some photos gave, and how many are through then."""
+    like = next((p for p in model.named_parameters().values() if p.dtype.kind == "f"), None)
+    if like is None or array_module(like) is np:
+        def look(part: np.ndarray) -> list[_Seen]:
+            # One by one through the model; so no bit depends on which photos share a batch.
+            read = ((index, read_input(model, dataset, index, transform)) for index in part.tolist())
+            given = (([index], x) for index, x in read if x is not None)
+            return [one for seen in _look(model, dataset, given, layers, top.by) for one in seen]
+
+        for begin in range(top.done, top.total, batch_size):
+            batch = np.arange(begin, min(begin + batch_size, top.total))
+            yield int(batch[-1]) + 1, [one for part in shards.apply(look, batch) for one in part]
+        return
+
+    waiting: deque[list[int]] = deque()                         # the photos of the batches on their way to the GPU
+
+    def stacked() -> Iterator[tuple[np.ndarray]]:
+        size = min(batch_size, PASS)
+        begins = [top.done, *range((top.done // size + 1) * size, top.total, size), top.total]
+        for begin, end in pairwise(begins):
+            read = shards.each(lambda index: (index, _read(dataset, index, transform, like.dtype)), range(begin, end))
+            for _, alike in groupby([one for one in read if one[1] is not None], key=lambda one: one[1].shape):
+                indices, photos = zip(*alike, strict=True)
+                waiting.append(list(indices))
+                yield np.concatenate(photos),
+
+    given = ((waiting.popleft(), x) for x, in transferred(stacked(), like))
+    for seen in _look(model, dataset, given, layers, top.by):
+        yield seen[-1].image + 1, seen
+    yield top.total, []                                         # the last ones may be broken
+
+
 def _look(
-    model: Layer, dataset: Dataset, indices: list[int], layers: list[str], transform: Transform, by: str
-) -> list[_Seen]:
-    """Photos one by one through the model; so no bit depends on which photos share a batch."""
+    model: Layer, dataset: Dataset, given: Iterable[tuple[list[int], Array]], layers: list[str], by: str
+) -> Iterator[list[_Seen]]:
+    """What the layers answer to batches: the photos' places in the dataset, and x (N, 3, H, W) where the model is."""
     wanted = set(layers)
 
     def answers() -> Iterator[tuple[Any, ...]]:
-        for index in indices:
-            x = read_input(model, dataset, index, transform)
-            if x is None:
-                continue
+        for indices, x in given:
             found: dict[str, tuple[Any, Array, Array]] = {}
 
             def watch(path: str, _: Layer, y: Array, found: dict = found) -> None:
@@ -207,37 +239,42 @@ def _look(
             for layer in layers:
                 if layer not in found:
                     raise ArgumentError(f"layer {layer!r} has no output of its own; name a layer or a named container")
-            yield index, *(part for layer in layers for part in found[layer])
+            yield indices, *(part for layer in layers for part in found[layer])
 
-    seen = []
-    for index, *parts in fetched(answers()):                    # of a GPU when the next photo is queued: it need not wait
-        one = {}
+    for indices, *parts in fetched(answers()):                  # of a GPU when the next batch is queued: it need not wait
+        seen: list[_Seen] = [_Seen(index, {}) for index in indices]
         for layer, size, at, values in zip(layers, parts[::3], parts[1::3], parts[2::3], strict=True):
-            if not np.isfinite(values).all():
-                raise ArgumentError(f"layer {layer!r}: its activations for {name(dataset, index)} are not finite")
-            positions = np.stack(np.unravel_index(at, size), axis=1) if size else np.zeros((len(values), 0))
-            one[layer] = positions.astype(np.int64), values
-        seen.append(_Seen(index, one))
-    return seen
+            for one, cells, value in zip(seen, at, values, strict=True):
+                if not np.isfinite(value).all():
+                    raise ArgumentError(f"layer {layer!r}: its activations for {name(dataset, one.image)} are not finite")
+                positions = np.stack(np.unravel_index(cells, size), axis=1) if size else np.zeros((len(value), 0))
+                one.layers[layer] = positions.astype(np.int64), value
+        yield seen
 
 
 def read_input(model: Layer, dataset: Dataset, index: int, transform: Transform) -> Array | None:
     """A photo as the model takes it, (1, 3, H, W) on its device and in its dtype; None: the photo is broken."""
+    weight = next((p for p in model.named_parameters().values() if p.dtype.kind == "f"), None)
+    x = _read(dataset, index, transform, None if weight is None else weight.dtype)
+    return x if x is None or weight is None else array_module(weight).asarray(x)
+
+
+def _read(dataset: Dataset, index: int, transform: Transform, dtype: Any) -> np.ndarray | None:
+    """A photo as an input (1, 3, H, W) of that dtype (None: as it is), on the host; None: the photo is broken."""
     try:
         image, _ = dataset[index]
     except BrokenPhoto:                                         # the dataset has reported it
         return None
     rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(0, index)))
     x = transform(image, rng)[None]
-    weight = next((p for p in model.named_parameters().values() if p.dtype.kind == "f"), x)
-    return array_module(weight).asarray(x.astype(weight.dtype, copy=False))
+    return x if dtype is None else x.astype(dtype, copy=False)
 
 
 def _strongest(y: Array, by: str) -> tuple[tuple[int, ...], Array, Array]:
-    """The size of a photo's maps (1, C, …), where in them each is strongest, (C,), flat, and what they are ranked by, (C,)."""
-    flat = y.reshape(y.shape[1], -1)                            # (C, cells)
-    at = flat.argmax(axis=1)
-    values = flat[array_module(y).arange(len(flat)), at] if by == "max" else flat.mean(axis=1)
+    """The size of the maps (N, C, …), where in them each is strongest, (N, C), flat, and what they are ranked by, (N, C)."""
+    flat = y.reshape(*y.shape[:2], -1)                          # (N, C, cells)
+    at = flat.argmax(axis=2)
+    values = array_module(y).take_along_axis(flat, at[..., None], 2)[..., 0] if by == "max" else flat.mean(axis=2)
     return tuple(y.shape[2:]), at, values
 
 

@@ -10,16 +10,21 @@ channels fall into that many parts which do not see each other.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from ..backend import Array
 from ..errors import ArgumentError
 from . import im2col, pointwise, rows, winograd
 from .cuda import convolution, here
+from .cuda.choice import can_direct
 from .geometry import Geometry
 
-ALGORITHMS = ("auto", "im2col", "pointwise", "rows", "winograd2x2", "winograd4x4")
-"""auto: what is fastest for the shapes. The others are for those who want to compare; each says in its file what it can do."""
+ALGORITHMS = ("auto", "im2col", "direct", "pointwise", "rows", "winograd2x2", "winograd4x4")
+"""auto: what is fastest for the shapes. The others are for those who want to compare; each says in its file what it can do.
+
+On a GPU im2col, direct and winograd4x4 are kernels of cuda/; direct (implicit GEMM) is there alone. The others are array code.
+"""
 
 _WORTH = 0.85
 """What Winograd's algorithm must at most cost to be taken: it pays with digits, too."""
@@ -48,7 +53,14 @@ def _winograd(m: int) -> _Algorithm:
     )
 
 
-_GPU = _Algorithm(convolution.correlate, convolution.correlate_input_gradient, convolution.correlate_weight_gradient)
+def _gpu(name: str) -> _Algorithm:
+    return _Algorithm(
+        partial(convolution.correlate, algorithm=name), partial(convolution.correlate_input_gradient, algorithm=name),
+        partial(convolution.correlate_weight_gradient, algorithm=name),
+    )
+
+
+_GPU = {name: _gpu(name) for name in ("auto", "im2col", "direct", "winograd4x4")}
 _NAMED = {
     "im2col": _Algorithm(im2col.forward, im2col.input_gradient, im2col.weight_gradient),
     "pointwise": _Algorithm(pointwise.forward, pointwise.input_gradient, pointwise.weight_gradient),
@@ -113,9 +125,10 @@ def _way(
 ) -> _Algorithm:
     """What computes this map of a correlation. Raises ArgumentError if the algorithm that was asked for cannot do it."""
     if algorithm == "auto":
-        return _GPU if here(given) else _NAMED[choose(len(given), channels, filters, geometry, groups, what)]
+        return _GPU["auto"] if here(given) else _NAMED[choose(len(given), channels, filters, geometry, groups, what)]
+    direct = here(given) and given.dtype == "float32" and can_direct("forward", len(given), channels, filters, geometry, groups)
     can = {
-        "im2col": True, "rows": True, "pointwise": pointwise.fits(geometry, groups),
+        "im2col": True, "direct": direct, "rows": True, "pointwise": pointwise.fits(geometry, groups),
         "winograd2x2": winograd.fits(geometry, groups), "winograd4x4": winograd.fits(geometry, groups),
     }
     if algorithm not in can:
@@ -124,6 +137,6 @@ def _way(
         able = ", ".join(name for name, fits in can.items() if fits)
         raise ArgumentError(
             f"convolution: {algorithm} cannot do kernel {geometry.kernel}, stride {geometry.stride}, "
-            f"dilation {geometry.dilation}, groups {groups}; what can: auto, {able}"
+            f"dilation {geometry.dilation}, groups {groups} of {given.dtype} here; what can: auto, {able}"
         )
-    return _NAMED[algorithm]
+    return _GPU[algorithm] if here(given) and algorithm in _GPU else _NAMED[algorithm]

@@ -1,11 +1,13 @@
 """Convolution on a GPU and its two adjoints, in one to three dimensions: what kernels/im2col.py says, as CUDA.
 
-Which way an operation goes depends on its shape alone, so the same call gives the same bits every time:
+Which way an operation goes depends on its shape and the options alone, so the same call gives the same bits every time:
 
 * a 1×1 kernel with stride 1 is one product: there is nothing to gather;
 * a filter that sees one channel (depthwise) has its own kernels (depthwise.cu): there is no product to feed;
-* a forward pass in two dimensions with few filters takes implicit GEMM (direct.cu): columns would cost more than their product;
-* all else goes through columns in a bounded workspace and a product by cuBLAS (columns.cu).
+* all else goes through columns in a bounded workspace and a product by cuBLAS (columns.cu), by implicit GEMM, which never writes
+  the columns (direct.cu), or by Winograd's algorithm (winograd.py), whichever choice.py takes for the quickest.
+
+With stride 1 the input gradient is a correlation, too: of dy, with the filters turned half around.
 """
 
 from __future__ import annotations
@@ -17,24 +19,26 @@ from typing import Any
 import numpy as np
 
 from ...backend import Array, array_module, current_gpu_options
+from ..im2col import flipped
+from . import winograd
+from .choice import can_direct, choose
 from .launch import block_for, dense, expression, index_type, launch, window
-from .memory import allocating
+from .memory import allocating, chunks
 from .products import Factor, factor, product
 
-DIRECT_FILTERS = 128
-"""Filters of a group below which the forward pass takes implicit GEMM. An estimate, not measured: columns are written and read
-once, 8 bytes an entry, which serves 2 · filters operations; on a GPU of 60 TFLOP/s and 3 TB/s both take as long at 80 filters."""
 TILES = {True: (64, 128, 8, 4, 8), False: (128, 128, 8, 8, 8)}
 """BM, BN, BK, TM, TN of direct.cu, by whether a group has at most 64 filters."""
 UNROLLED = ((1, 1), (3, 3), (5, 5), (7, 7), (11, 11))
 """Kernels that direct.cu is compiled for by size."""
 
 
-def correlate(x: Array, w: Array, bias: Array | None, geometry: Any, groups: int, relu: bool = False) -> Array:
+def correlate(
+    x: Array, w: Array, bias: Array | None, geometry: Any, groups: int, relu: bool = False, algorithm: str = "auto"
+) -> Array:
     """y[n, o, p] = b[o] + Σ w[o, c, k] x[n, c, p·stride + k·dilation − low], and max(y, 0) for relu.
 
-    x: (N, C, *size), w: (O, C/G, *kernel), bias: (O,) or None; geometry: its fields size, kernel, stride, low, dilation, out.
-    Returns (N, O, *out).
+    x: (N, C, *size), w: (O, C/G, *kernel), bias: (O,) or None. algorithm: "im2col", "direct", "winograd4x4" where they can
+    (choice.py), or "auto". Returns (N, O, *out).
     """
     x, w, bias = dense(x), dense(w), None if bias is None else dense(bias)
     xp, count, filters = array_module(x, w), x.shape[0], w.shape[0]
@@ -42,17 +46,21 @@ def correlate(x: Array, w: Array, bias: Array | None, geometry: Any, groups: int
         y = xp.empty((count, filters, *geometry.out), dtype=x.dtype)
     if y.size == 0:
         return y
-    if _is_depthwise(w, groups):
+    way = _way(algorithm, "forward", x, w.shape[1] * groups, filters, geometry, groups)
+    if way == "depthwise":
         kind = index_type(x.size, y.size)
         launch("depthwise", "depthwise", (x.dtype, kind), (
             x, w, bias, y, window(geometry), kind(groups), kind(filters // groups), kind(y.size)), threads=y.size)
         if relu:
             bias_relu(y, None, True)
         return y
-    if _is_direct(x, w, geometry, groups):
+    if way == "direct":
         _direct(x, w, bias, y, geometry, groups, relu)
         return y
-    if _is_pointwise(geometry, x):
+    if way == "winograd4x4":
+        winograd.forward(x, w, bias, y, geometry, relu)
+        return y
+    if way == "pointwise":
         matrix, maps = w.reshape(1, groups, filters // groups, -1), x.reshape(count, groups, w.shape[1], -1)
         xp.matmul(matrix, maps, out=y.reshape(count, groups, filters // groups, -1))
         if bias is not None or relu:
@@ -60,14 +68,15 @@ def correlate(x: Array, w: Array, bias: Array | None, geometry: Any, groups: int
         return y
     P, a = prod(geometry.out), factor(w.reshape(groups, filters // groups, -1))
     for start, size, columns in _columns(x, geometry, groups):
-        rows = product(a, columns)                              # (G, O/G, size)
+        with allocating("the products of a convolution", (filters, size), x.dtype, workspace=True):
+            rows = product(a, columns)                          # (G, O/G, size)
         kind = index_type(rows.size, y.size)
         launch("columns", "rows_to_maps", (y.dtype, kind), (
             rows, bias, y, kind(P), kind(filters), kind(start), kind(size), np.int32(relu)), threads=rows.size)
     return y
 
 
-def correlate_input_gradient(dy: Array, w: Array, geometry: Any, groups: int) -> Array:
+def correlate_input_gradient(dy: Array, w: Array, geometry: Any, groups: int, algorithm: str = "auto") -> Array:
     """dX = Wᵀ dY, gathered: every input cell adds up its column entries. dy: (N, O, *out). Returns (N, C, *size)."""
     dy, w = dense(dy), dense(w)
     xp, count, filters, channels = array_module(dy, w), dy.shape[0], w.shape[0], w.shape[1] * groups
@@ -76,12 +85,20 @@ def correlate_input_gradient(dy: Array, w: Array, geometry: Any, groups: int) ->
     if dx.size == 0 or dy.size == 0:
         dx.fill(0)
         return dx
-    if _is_depthwise(w, groups):
+    way = _way(algorithm, "input gradient", dy, channels, filters, geometry, groups)
+    if way == "depthwise":
         kind = index_type(dx.size, dy.size)
         launch("depthwise", "depthwise_input_gradient", (dy.dtype, kind), (
             dy, w, dx, window(geometry), kind(groups), kind(filters // groups), kind(dx.size)), threads=dx.size)
         return dx
-    if _is_pointwise(geometry, dy):
+    if way in ("direct", "winograd4x4"):
+        signal, turned, _, windows = flipped(dy, w, geometry, groups)
+        if way == "direct":
+            _direct(dense(signal), turned, None, dx, windows, groups, False)
+        else:
+            winograd.forward(dense(signal), turned, None, dx, windows)
+        return dx
+    if way == "pointwise":
         matrix, maps = w.reshape(1, groups, filters // groups, -1), dy.reshape(count, groups, filters // groups, -1)
         xp.matmul(matrix.swapaxes(2, 3), maps, out=dx.reshape(count, groups, w.shape[1], -1))
         return dx
@@ -89,7 +106,8 @@ def correlate_input_gradient(dy: Array, w: Array, geometry: Any, groups: int) ->
     a = factor(w.reshape(groups, filters // groups, -1))
     a = Factor(a.array.swapaxes(1, 2), a.scale)                 # (G, C/G·K, O/G)
     for start, size, rows in _rows(dy, geometry, groups, (channels * K + filters) * dy.dtype.itemsize):
-        columns = product(a, rows)                              # (G, C/G·K, size)
+        with allocating("the columns of a convolution's gradient", (channels * K, size), dy.dtype, workspace=True):
+            columns = product(a, rows)                          # (G, C/G·K, size)
         first, last = start // P, (start + size - 1) // P
         cells = (last - first + 1) * channels * Q
         kind = index_type(columns.size, dx.size, dy.size)
@@ -98,14 +116,17 @@ def correlate_input_gradient(dy: Array, w: Array, geometry: Any, groups: int) ->
     return dx
 
 
-def correlate_weight_gradient(x: Array, dy: Array, geometry: Any, groups: int) -> Array:
+def correlate_weight_gradient(x: Array, dy: Array, geometry: Any, groups: int, algorithm: str = "auto") -> Array:
     """dW = dY Xᵀ, summed over the chunks one after the other. x: (N, C, *size), dy: (N, O, *out). Returns (O, C/G, *kernel)."""
     x, dy = dense(x), dense(dy)
     xp, filters, channels = array_module(x, dy), dy.shape[1], x.shape[1]
     shape = (filters, channels // groups, *geometry.kernel)
     if x.size == 0 or dy.size == 0:
         return xp.zeros(shape, dtype=x.dtype)
-    if channels == groups > 1:
+    way = _way(algorithm, "weight gradient", x, channels, filters, geometry, groups)
+    if way == "winograd4x4":
+        return winograd.weight_gradient(x, dy, geometry)
+    if way == "depthwise":
         dw, kind = xp.empty(shape, dtype=x.dtype), index_type(x.size, dy.size)
         launch("depthwise", "depthwise_weight_gradient", (x.dtype, kind), (
             x, dy, dw, window(geometry), kind(channels), kind(filters // channels), kind(x.shape[0])),
@@ -131,22 +152,18 @@ def bias_relu(y: Array, bias: Array | None, relu: bool = True) -> Array:
     return y
 
 
-def _is_depthwise(w: Array, groups: int) -> bool:
-    return groups > 1 and w.shape[1] == 1
-
-
-def _is_pointwise(geometry: Any, x: Array) -> bool:
+def _way(algorithm: str, what: str, x: Array, channels: int, filters: int, geometry: Any, groups: int) -> str:
+    """How it is done. x: any array of it; its first axis counts the images."""
+    if algorithm == "direct" and not can_direct(what, x.shape[0], channels, filters, geometry, groups):
+        return "im2col"                                         # a gradient of which there is no such kernel
+    if algorithm != "auto":
+        return algorithm
+    if channels == groups > 1:
+        return "depthwise"
     plain = x.dtype != np.float32 or current_gpu_options().precision == "float32"
-    return plain and set(geometry.kernel) == {1} == set(geometry.stride) and tuple(geometry.out) == tuple(geometry.size)
-
-
-def _is_direct(x: Array, w: Array, geometry: Any, groups: int) -> bool:
-    filters, reach = w.shape[0] // groups, max(x.size, w.size, x.shape[0] * w.shape[0] * prod(geometry.out))
-    return (
-        len(geometry.size) == 2 and x.dtype == np.float32 and current_gpu_options().precision == "float32"
-        and not _is_pointwise(geometry, x) and 16 <= filters < DIRECT_FILTERS
-        and groups < 1 << 16 and index_type(reach) is np.int32
-    )
+    if plain and set(geometry.kernel) == {1} == set(geometry.stride) and tuple(geometry.out) == tuple(geometry.size):
+        return "pointwise"
+    return choose(what, x.shape[0], channels, filters, geometry, groups, x.dtype)
 
 
 def _direct(x: Array, w: Array, bias: Array | None, y: Array, geometry: Any, groups: int, relu: bool) -> None:
@@ -163,20 +180,13 @@ def direct_kernels() -> list[str]:
     return [expression("direct_conv2d", np.float32, *tile, *kernel) for tile in TILES.values() for kernel in ((0, 0), *UNROLLED)]
 
 
-def _chunks(positions: int, bytes_a_position: int) -> Iterator[tuple[int, int]]:
-    """(start, size) of runs of output positions whose columns fit the workspace, or are one position."""
-    size = max(1, min(positions, current_gpu_options().workspace // bytes_a_position))
-    for start in range(0, positions, size):
-        yield start, min(size, positions - start)
-
-
 def _columns(x: Array, geometry: Any, groups: int) -> Iterator[tuple[int, int, Factor]]:
     """(start, size, columns (G, C/G·K, size)) of every chunk; a chunk overwrites the columns of the last."""
     xp, (count, channels), K = array_module(x), x.shape[:2], prod(geometry.kernel)
     source = factor(x)
     bits = _bits(source.array)
     positions, workspace = count * prod(geometry.out), None
-    for start, size in _chunks(positions, channels * K * bits.dtype.itemsize):
+    for start, size in chunks(positions, channels * K * bits.dtype.itemsize):
         if workspace is None:                                   # the first chunk is the largest
             with allocating("the columns of a convolution", (channels * K, size), bits.dtype, workspace=True):
                 workspace = xp.empty(channels * K * size, dtype=source.array.dtype)
@@ -190,7 +200,7 @@ def _columns(x: Array, geometry: Any, groups: int) -> Iterator[tuple[int, int, F
 def _rows(dy: Array, geometry: Any, groups: int, bytes_a_position: int) -> Iterator[tuple[int, int, Factor]]:
     """(start, size, rows (G, O/G, size)) of every chunk of a signal (N, O, *out)."""
     signal, P = factor(dy), prod(geometry.out)
-    for start, size in _chunks(dy.shape[0] * P, bytes_a_position):
+    for start, size in chunks(dy.shape[0] * P, bytes_a_position):
         yield start, size, _gathered(signal, start, size, P, groups)
 
 

@@ -91,8 +91,7 @@ def launch(
     if threads == 0 or 0 in grid:
         return
     arrays = [x for x in (*arguments, *also) if x is not None and not isinstance(x, (np.ndarray, np.generic))]
-    xp = array_module(*arrays)
-    number = arrays[0].device.id
+    xp, number = array_module(arrays[0]), arrays[0].device.id
     for x in arrays:
         if x.device.id != number:
             raise DeviceError(

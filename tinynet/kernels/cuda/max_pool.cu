@@ -68,7 +68,13 @@ __global__ void unpool_windows(const T* __restrict__ values, const long long* __
         for (int r = first[1]; r <= last[1]; r++)
             for (int v = first[2]; v <= last[2]; v++) {
                 I p = plane + (z * w.out[1] + r) * w.out[2] + v;
-                if (switches[p] == q) meet(values[p], meeting, result, any);
+                if (switches[p] != q) continue;
+                // A window of nothing but padding has a switch in a cell that its dilation steps over.
+                const int place[3] = {z, r, v};
+                bool own = true;
+                for (int axis = 0; axis < 3; axis++)
+                    own = own && (at[axis] + w.low[axis] - place[axis] * w.stride[axis]) % w.dilation[axis] == 0;
+                if (own) meet(values[p], meeting, result, any);
             }
     out[number] = result;
 }

@@ -13,6 +13,13 @@ from ...backend import current_gpu_options
 from ...errors import DeviceMemoryError
 
 
+def chunks(count: int, bytes_each: int) -> Iterator[tuple[int, int]]:
+    """(start, size) of runs of positions, or tiles, that fit the workspace of the options, or are one."""
+    size = max(1, min(count, current_gpu_options().workspace // bytes_each))
+    for start in range(0, count, size):
+        yield start, min(size, count - start)
+
+
 @contextmanager
 def allocating(what: str, shape: Sequence[int], dtype: Any, workspace: bool = False) -> Iterator[None]:
     """Around an allocation: MemoryError (CuPy's OutOfMemoryError is one) becomes a DeviceMemoryError.
