@@ -25,7 +25,7 @@ from tinynet.backend import device, gpu_options
 from tinynet.errors import DeviceError
 from tinynet.functional._along import add_along
 from tinynet.functional._geometry import conv_geometry, pool_geometry
-from tinynet.functional.max_pool import unpooled
+from tinynet.functional.max_pool import max_pool_switches, unpooled_by
 from tinynet.kernels.cuda import max_pool
 
 WORKSPACES = (1, 2000, 64 << 20)
@@ -93,8 +93,9 @@ def test_switches_and_every_meeting(xp: Any, case: dict[str, Any], dtype: str, w
         np.testing.assert_array_equal(got.get(), y)
         np.testing.assert_array_equal(indices.get(), switches)
         signal = values(case["seed"] + 1, y.shape).astype(dtype)
+        small = max_pool_switches("pool", n, x, **options)[1]
         for meeting in ("sum", "largest"):
-            expected = unpooled("pool", signal, switches, shape, n, meeting, geometry)
+            expected = unpooled_by("pool", signal, small, shape, n, meeting)
             close(max_pool.unpool(xp.asarray(signal), indices, shape, n, meeting, geometry).get(), expected, dtype, meeting)
             if np.isfinite(y).all():                            # no window of nothing but padding
                 close(max_pool.unpool(xp.asarray(signal), indices, shape, n, meeting).get(), expected, dtype, meeting)

@@ -18,7 +18,7 @@ from tests.nn import test_pool
 from tinynet import functional as F
 from tinynet import nn
 from tinynet.functional._geometry import pool_geometry
-from tinynet.functional.max_pool import scatter_add, scatter_max, unpooled
+from tinynet.functional.max_pool import max_pool_switches, scatter_add, scatter_max, unpooled_by
 from tinynet.kernels.cuda import max_pool
 
 
@@ -59,7 +59,8 @@ def test_value_switches_and_every_way_back(cuda: Cpu, case: dict[str, Any], dtyp
                     if windows is not None and np.isneginf(y).any():            # perhaps a window of nothing but padding
                         if meeting == "overwrite":
                             continue
-                        want = unpooled("pool", signal, switches, shape, n, meeting, windows)
+                        small = max_pool_switches("pool", n, x, **options)[1]
+                        want = unpooled_by("pool", signal, small, shape, n, meeting)
                     back = max_pool.unpool(device_module.asarray(signal), indices, shape, n, meeting, windows)
                     close(back.get(), want, dtype, meeting)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinynet import nn
+from tinynet import interpret, nn
 from tinynet.distributed import Shards
 from tinynet.errors import ShapeError
 from tinynet.nn import linear
@@ -73,6 +73,26 @@ def test_shards_that_need_not_go_in_step_share_nothing(products: list[int]) -> N
         found = shards.apply(work, x)
     np.testing.assert_allclose(np.concatenate(found), layer(x), rtol=1e-6, atol=1e-6)     # sums of numbers near 1
     assert not products
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_looking_inside_shares_it_and_shows_the_same(workers: int, products: list[int]) -> None:
+    """Projections, gradients and occlusion: every shard goes through the same linear layers, wherever its squares lie."""
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(
+        conv=nn.Conv2d(1, 2, 3, padding=1, rng=rng), relu=nn.ReLU(), pool=nn.MaxPool2d(2), flatten=nn.Flatten(),
+        fc=nn.Linear(32, 5, rng=rng), relu2=nn.ReLU(), last=nn.Linear(5, 3, rng=rng),
+    ).to(dtype=np.float64)
+    x = rng.standard_normal((7, 1, 8, 8))
+    for way in (interpret.deconvnet, interpret.saliency):
+        alone = way(model, workers=1).attribute(x, target=1)
+        assert not products
+        np.testing.assert_allclose(way(model, workers=workers).attribute(x, target=1), alone, rtol=0, atol=1e-14)
+        assert products == [7] * workers * 4                    # two layers, both ways
+        products.clear()
+    alone, shared = (interpret.occlusion(model, x[0], patch=3, stride=1, target=1, batch_size=7, workers=w) for w in (1, workers))
+    np.testing.assert_allclose(shared.probability, alone.probability, rtol=0, atol=1e-12)
+    assert products == [7] * workers * 2 * 5                    # 36 squares: the first by itself, five times seven
 
 
 def test_what_is_no_matrix_of_its_features_goes_the_plain_way(products: list[int]) -> None:

@@ -93,10 +93,11 @@ class Shards:
         found = self._map(lambda rank: model(x[parts[rank]]), Group(len(parts), in_step=True))
         return array_module(x).concatenate(found)
 
-    def apply(self, work: Callable[..., Any], x: Array, *others: Array | None) -> list[Any]:
+    def apply(self, work: Callable[..., Any], x: Array, *others: Array | None, in_step: bool = False) -> list[Any]:
         """work(part of x, part of each other) for each shard of the batch, in its thread; what they return, in order.
 
-        others: cut as x is, such as labels; None stays None.
+        others: cut as x is, such as labels; None stays None. in_step: every shard goes through the same linear layers in the same
+        order, whatever its part holds; then they share the large ones' products (and would wait for ever if it were not so).
         """
         parts = self._cut(x)
         if len(parts) == 1:
@@ -105,7 +106,7 @@ class Shards:
         def run(rank: int) -> Any:
             return work(x[parts[rank]], *(None if other is None else other[parts[rank]] for other in others))
 
-        return self._map(run, Group(len(parts)))
+        return self._map(run, Group(len(parts), in_step))
 
     def each(self, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         """work(item) of each item, every thread taking the next when it is done with one; what they return, in order."""

@@ -47,11 +47,14 @@ class Attribution:
         return self.share(walk, x, targets(x, target))
 
     def share(self, work: Callable[..., Array], x: Array, *others: Array | None) -> Array:
-        """work(x, *others), the batch shared out over the workers. What works image by image needs no other parallelism."""
+        """work(x, *others), the batch shared out over the workers. What works image by image needs no other parallelism.
+
+        work: goes through the same layers in the same order, whatever the images are.
+        """
         if x.ndim < 2 or len(x) < 2:
             return work(x, *others)
         with Shards(self.workers) as shards:
-            parts = shards.apply(work, x, *others)
+            parts = shards.apply(work, x, *others, in_step=True)
         return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
 
     def back(self, taken: Record, signal: Array) -> Array:

@@ -50,7 +50,7 @@ def observe(model: Layer, x: Array, layers: Sequence[str], shards: Shards | None
 
         return Observed(model.infer(part, watch), found)
 
-    parts = [run(x)] if shards is None else shards.apply(run, x)
+    parts = [run(x)] if shards is None else shards.apply(run, x, in_step=True)
     silent = [layer for layer in layers if layer not in parts[0].layers]
     if silent:
         raise ArgumentError(f"layer {silent[0]!r} has no output of its own; name a layer or a named container")
@@ -81,7 +81,7 @@ def up_to(model: Layer, x: Array, layer: str, shards: Shards | None = None) -> A
             raise ArgumentError(f"layer {layer!r} has no output of its own; name a layer or a named container")
         return found[0]
 
-    parts = [run(x)] if shards is None else shards.apply(run, x)
+    parts = [run(x)] if shards is None else shards.apply(run, x, in_step=True)
     return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
 
 

@@ -268,7 +268,7 @@ def _slide(
     found = [part(places[:1])]                                  # and what the layers give without a square
     with Shards(workers) as shards:
         for begin in range(1, len(places), batch_size):
-            found += shards.apply(part, places[begin : begin + batch_size])
+            found += shards.apply(part, places[begin : begin + batch_size], in_step=True)
     grid = len(squares.tops), len(squares.lefts)
     return [np.concatenate(parts).reshape(*grid, *parts[0].shape[1:]) for parts in zip(*found, strict=True)]
 
