@@ -22,11 +22,13 @@ import numpy as np
 import torch
 import torch.nn.functional as TF
 from cases import NETS, OPS, network
+from floors import copy, floor
 from footprint import measure_footprint
 from growth import draw_growth, measure_growth
 from loading import measure_loading
 from looking import measure_looking
 from measuring import alternate, machine, refuse_pinned, row
+from targets import targets_table
 from twin import twin
 
 from tinynet import functional as F
@@ -84,17 +86,17 @@ def measure_ops(workers: int) -> list[dict[str, Any]]:
                 with torch.no_grad():
                     module(given)
 
-            ours, *theirs = alternate(
+            ours, least, *theirs = alternate(
                 lambda s=shards, x=x, layer=layer: s.apply(layer if not isinstance(layer, nn.BatchNorm2d) else
                                                            lambda part: layer.forward(part, train=True), x),
-                *[lambda given=given, f=forward: f(given) for given in inputs],
+                floor(layer, size, False, shards), *[lambda given=given, f=forward: f(given) for given in inputs],
             )
-            rows.append(row(f"{name}: forward", ours, *theirs, multiply_adds=work))
-            ours, *theirs = alternate(
+            rows.append(row(f"{name}: forward", ours, *theirs, floor=least, multiply_adds=work))
+            ours, least, *theirs = alternate(
                 lambda s=shards, x=x, dy=dy, both=both: s.apply(both, x, dy),
-                *[lambda given=given, f=backward: f(given) for given in inputs],
+                floor(layer, size, True, shards), *[lambda given=given, f=backward: f(given) for given in inputs],
             )
-            rows.append(row(f"{name}: forward and backward", ours, *theirs, multiply_adds=3 * work))
+            rows.append(row(f"{name}: forward and backward", ours, *theirs, floor=least, multiply_adds=3 * work))
     return rows + measure_losses()
 
 
@@ -141,7 +143,8 @@ def measure_losses() -> list[dict[str, Any]]:
     rows = []
     for name, (ours, theirs) in losses().items():
         for words, mine, its in zip(("forward", "forward and backward"), ours, theirs, strict=True):
-            rows.append(row(f"{name}: {words}", *alternate(mine, its)))
+            ours, least, best = alternate(mine, copy(256 * 1000), its)
+            rows.append(row(f"{name}: {words}", ours, best, floor=least))
     return rows
 
 
@@ -178,10 +181,16 @@ def measure_nets(workers: int) -> list[dict[str, Any]]:
             def step(s: Any = shards, o: Any = sgd, given: Any = (model, loss, x, target, rngs)) -> None:
                 o.step(s.step(*given).gradients, each=s.each)
 
-            ours, *theirs = alternate(lambda s=shards, m=model, x=x: s.infer(m, x), lambda f=infer: f(0), lambda f=infer: f(1))
-            rows.append(row(f"{name}: inference", ours, *theirs, images=len(x), multiply_adds=work, difference=difference))
-            ours, *theirs = alternate(step, lambda f=train: f(0), lambda f=train: f(1))
-            rows.append(row(f"{name}: training step", ours, *theirs, images=len(x), multiply_adds=3 * work))
+            ours, least, *theirs = alternate(
+                lambda s=shards, m=model, x=x: s.infer(m, x), floor(model, size, False, shards),
+                lambda f=infer: f(0), lambda f=infer: f(1),
+            )
+            more = {"floor": least, "images": len(x)}
+            rows.append(row(f"{name}: inference", ours, *theirs, **more, multiply_adds=work, difference=difference))
+            ours, more["floor"], *theirs = alternate(
+                step, floor(model, size, True, shards), lambda f=train: f(0), lambda f=train: f(1),
+            )
+            rows.append(row(f"{name}: training step", ours, *theirs, **more, multiply_adds=3 * work))
     return [*rows, measure_body(workers)]
 
 
@@ -196,9 +205,12 @@ def measure_body(workers: int) -> dict[str, Any]:
             module(given)
 
     with Shards(workers) as shards:
-        ours, *theirs = alternate(lambda: shards.infer(body, x), *[lambda given=given: forward(given) for given in inputs])
-    work = nn.summary(body, x.shape[1:]).multiply_adds * len(x)
-    return row("VGG11's convolutions alone, 224², batch 8: inference", ours, *theirs, images=len(x), multiply_adds=work)
+        ours, least, *theirs = alternate(
+            lambda: shards.infer(body, x), floor(body, x.shape, False, shards),
+            *[lambda given=given: forward(given) for given in inputs],
+        )
+    work, name = nn.summary(body, x.shape[1:]).multiply_adds * len(x), "VGG11's convolutions alone, 224², batch 8: inference"
+    return row(name, ours, *theirs, floor=least, images=len(x), multiply_adds=work)
 
 
 PARTS: dict[str, Callable[[int], Any]] = {
@@ -212,13 +224,14 @@ def write_tables(record: dict[str, Any]) -> None:
     page = (HERE / "README.md").read_text(encoding="utf-8")
     peak = record["machine"]["matrix product"]["tinynet"]
     tables = {
-        "machine": lambda: machine_words(record["machine"]), "nets": lambda: table(record["nets"], peak),
+        "machine": lambda: machine_words(record["machine"]), "targets": lambda: targets_table(record),
+        "nets": lambda: table(record["nets"], peak),
         "looking": lambda: table(record["looking"], peak), "ops": lambda: table(record["ops"], peak),
         "loading": lambda: loading_table(record["loading"]), "footprint": lambda: footprint_table(record["footprint"]),
     }
     for part, text in tables.items():
         begin, end = f"<!-- speed {part} -->", f"<!-- speed {part} end -->"
-        if part in record and begin in page:
+        if (part in record or part == "targets") and begin in page:
             before, rest = page.split(begin)
             page = f"{before}{begin}\n{text()}\n{end}{rest.split(end)[1]}"
     (HERE / "README.md").write_text(page, encoding="utf-8")
@@ -238,15 +251,17 @@ def machine_words(found: dict[str, Any]) -> str:
 
 def table(rows: list[dict[str, Any]], peak: float) -> str:
     """Rows as a table, and the geometric mean of the ratios. peak: of the matrix product, GFLOP/s."""
-    lines = ["| case | tinynet, ms | PyTorch, ms | ratio | images/s | GFLOP/s | of the peak |", "|---|---|---|---|---|---|---|"]
+    head = ("case", "tinynet, ms", "floor, ms", "PyTorch, ms", "ratio", "images/s", "GFLOP/s", "of the peak")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for r in rows:
         ours, theirs = 1e3 * r["tinynet"]["median"], 1e3 * r["torch"]["median"]
         rate = f"{1e3 * r['images'] / ours:,.0f}" if r.get("images") else ""
         flops = 2 * r.get("multiply_adds", 0) / ours / 1e6
         speed = f"{flops:.0f} | {100 * flops / peak:.0f} %" if flops else " | "
-        lines.append(f"| {r['name']} | {_ms(ours)} | {_ms(theirs)} | {r['ratio']:.2f} | {rate} | {speed} |")
+        least = _ms(1e3 * r["floor"]["median"]) if r.get("floor") else ""
+        lines.append(f"| {r['name']} | {_ms(ours)} | {least} | {_ms(theirs)} | {r['ratio']:.2f} | {rate} | {speed} |")
     mean = statistics.geometric_mean(r["ratio"] for r in rows)
-    return "\n".join([*lines, f"| geometric mean of {len(rows)} | | | {mean:.2f} | | | |"])
+    return "\n".join([*lines, f"| geometric mean of {len(rows)} | | | | {mean:.2f} | | | |"])
 
 
 def _ms(value: float) -> str:

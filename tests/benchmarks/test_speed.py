@@ -15,9 +15,11 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))                    # where its modules find each other, as in a run
 
 import cases  # noqa: E402
+import floors  # noqa: E402
 import footprint  # noqa: E402
 import looking  # noqa: E402
 import speed  # noqa: E402
+import targets  # noqa: E402
 from twin import twin  # noqa: E402
 
 from tinynet import interpret, nn  # noqa: E402
@@ -55,13 +57,60 @@ def test_losses_are_the_same_on_both_sides() -> None:
 
 def test_gflops_and_the_geometric_mean() -> None:
     rows = [
-        {"name": "a", "tinynet": {"median": 0.5}, "torch": {"median": 1.0}, "ratio": 0.5, "images": 4, "multiply_adds": 25e9},
+        {"name": "a", "tinynet": {"median": 0.5}, "torch": {"median": 1.0}, "ratio": 0.5, "images": 4, "multiply_adds": 25e9,
+         "floor": {"median": 0.3}},
         {"name": "b", "tinynet": {"median": 2e-4}, "torch": {"median": 1e-4}, "ratio": 2.0},
     ]
     lines = speed.table(rows, peak=400).splitlines()
-    assert lines[2] == "| a | 500.0 | 1000.0 | 0.50 | 8 | 100 | 25 % |"
-    assert lines[3] == "| b | 0.20 | 0.10 | 2.00 |  |  |  |"
-    assert lines[4].startswith("| geometric mean of 2 | | | 1.00 |")
+    assert lines[2] == "| a | 500.0 | 300.0 | 1000.0 | 0.50 | 8 | 100 | 25 % |"
+    assert lines[3] == "| b | 0.20 |  | 0.10 | 2.00 |  |  |  |"
+    assert lines[4].startswith("| geometric mean of 2 | | | | 1.00 |")
+
+
+def test_a_floor_counts_the_products_of_a_step_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multiply-adds of the direct way: of a 1×1 and a 5×5 convolution and a linear layer, for all samples and both threads."""
+    rng, count, copied = np.random.default_rng(0), [0], [0]
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 5, padding=2, rng=rng), nn.ReLU(), nn.Conv2d(4, 6, 1, rng=rng), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(6 * 16, 10, rng=rng),
+    )
+    matmul, copyto = np.matmul, np.copyto
+
+    def counted(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+        count[0] += out.size * a.shape[-1]
+        return matmul(a, b, out=out)
+
+    def noted(target: np.ndarray, source: np.ndarray) -> None:
+        copied[0] += target.size
+        copyto(target, source)
+
+    direct = nn.summary(model, (3, 8, 8)).multiply_adds * 4
+    first = 4 * 3 * 25 * 64 * 4                                 # whose input gradient nobody asks for
+    with floors.Shards(2) as shards:
+        for training, expected in ((False, direct), (True, 3 * direct - first)):
+            step = floors.floor(model, (4, 3, 8, 8), training, shards)
+            count[0] = copied[0] = 0
+            with monkeypatch.context() as patch:
+                patch.setattr(np, "matmul", counted)
+                patch.setattr(np, "copyto", noted)
+                step()
+            assert count[0] == expected
+            assert copied[0] == 4 * 6 * 16 * (1 + training)     # the pooling's
+
+
+def test_a_target_is_reached_open_or_out_of_reach() -> None:
+    def row(name: str, ratio: float, floor: float) -> dict:
+        return {"name": name, "ratio": ratio, "torch": {"median": 2.0}, "floor": {"median": 2 * floor}}
+
+    nets = [
+        row("VGG11, 224², batch 8: training step", 0.59, 0.7), row("VGG11, 224², batch 8: inference", 0.8, 0.41),
+        row("AlexNet, 224², batch 16: training step", 0.9, 0.8),
+    ]
+    lines = targets.targets_table({"nets": nets, "ops": [row("a", 0.5, 0.1), row("b", 2.0, 1.6)]}).splitlines()[2:]
+    assert [line.split(" | ")[-1] for line in lines] == [
+        "reached |", "out of reach: the floor is above it |", "open |", "open |", "out of reach: the floor is above it |",
+    ]
+    assert lines[3] == "| single ops: geometric mean | 0.70 | 1.00 | 0.40 | open |"
 
 
 @pytest.mark.parametrize(("side", "other"), [("tinynet", "torch"), ("torch", "tinynet")])
