@@ -42,7 +42,7 @@ class Attribution:
 
         def walk(x: Array, target: Any) -> Array:
             taken = record(self.model, x, layer)
-            return self.back(taken, self.seed(taken, select(taken, target, unit)))
+            return self.back(taken, self.seed(taken, select(taken, target, unit)), keep=False)
 
         return self.share(walk, x, targets(x, target))
 
@@ -57,13 +57,16 @@ class Attribution:
             parts = shards.apply(work, x, *others, in_step=True)
         return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
 
-    def back(self, taken: Record, signal: Array) -> Array:
-        """Walk the signal, of the shape of the recorded layer's output, back to the pixels."""
+    def back(self, taken: Record, signal: Array, keep: bool = True) -> Array:
+        """Walk the signal, of the shape of the recorded layer's output, back to the pixels.
+
+        keep: whether the record stays for another walk; else each layer's part is let go of when it is passed.
+        """
         if taken.layer is None:
-            return self.model.reverse(taken.saved, signal, self.step)
+            return self.model.reverse(taken.saved, signal, self.step, keep=keep)
 
         def put_in(path: str, layer: Layer, arrived: Any) -> Any:
             return signal if path == taken.layer else arrived
 
         # Nothing arrives from the top, so the layers above the unit cost nothing.
-        return self.model.reverse(taken.saved, None, self.step, put_in)
+        return self.model.reverse(taken.saved, None, self.step, put_in, keep=keep)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Any
 
+from .. import functional as F
 from .. import nn
-from ..backend import Array, array_module
+from ..backend import Array
 from ..errors import ArgumentError
 from ..nn import Layer
 from ..nn.activation import _Rectifier
@@ -52,7 +53,7 @@ def _(layer: _Rectifier, saved: Saved, signal: Array) -> Array:
 
     A ceiling, as of ReLU6, does not come down: the size of a picture follows that of its activation.
     """
-    return array_module(signal).maximum(signal, 0)
+    return F.relu(signal)
 
 
 @deconv.register
