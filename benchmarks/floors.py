@@ -91,7 +91,7 @@ def _winograd(shape: tuple[int, int], tiles: int, most: int, training: bool, fir
     (o, c), (times, some) = shape, _cut(tiles, most)
     b, a, g = _numbers(36, 36), _numbers(16, 36), _numbers(36, 9)
     u, v, e = _numbers(36, o, c), _numbers(36, c, some), _numbers(36, o, some)
-    d, y, dv, du = (np.empty(shape, np.float32) for shape in ((36, c * some), (16, o * some), v.shape, u.shape))
+    d, y, dv, du = (_numbers(*shape) for shape in ((36, c * some), (16, o * some), v.shape, u.shape))
     w = _numbers(9, o * c // 2)                                 # shared by two threads at least; so is what their gradient takes
     products: list[Work] = [
         lambda: np.matmul(b, d, out=v.reshape(36, -1)), lambda: np.matmul(u, v, out=e),

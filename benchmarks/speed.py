@@ -86,16 +86,18 @@ def measure_ops(workers: int) -> list[dict[str, Any]]:
                 with torch.no_grad():
                     module(given)
 
-            ours, least, *theirs = alternate(
+            ours, *theirs = alternate(
                 lambda s=shards, x=x, layer=layer: s.apply(layer if not isinstance(layer, nn.BatchNorm2d) else
                                                            lambda part: layer.forward(part, train=True), x),
-                floor(layer, size, False, shards), *[lambda given=given, f=forward: f(given) for given in inputs],
+                *[lambda given=given, f=forward: f(given) for given in inputs],
             )
+            least = alternate(floor(layer, size, False, shards))[0]
             rows.append(row(f"{name}: forward", ours, *theirs, floor=least, multiply_adds=work))
-            ours, least, *theirs = alternate(
+            ours, *theirs = alternate(
                 lambda s=shards, x=x, dy=dy, both=both: s.apply(both, x, dy),
-                floor(layer, size, True, shards), *[lambda given=given, f=backward: f(given) for given in inputs],
+                *[lambda given=given, f=backward: f(given) for given in inputs],
             )
+            least = alternate(floor(layer, size, True, shards))[0]
             rows.append(row(f"{name}: forward and backward", ours, *theirs, floor=least, multiply_adds=3 * work))
     return rows + measure_losses()
 
@@ -143,8 +145,7 @@ def measure_losses() -> list[dict[str, Any]]:
     rows = []
     for name, (ours, theirs) in losses().items():
         for words, mine, its in zip(("forward", "forward and backward"), ours, theirs, strict=True):
-            ours, least, best = alternate(mine, copy(256 * 1000), its)
-            rows.append(row(f"{name}: {words}", ours, best, floor=least))
+            rows.append(row(f"{name}: {words}", *alternate(mine, its), floor=alternate(copy(256 * 1000))[0]))
     return rows
 
 
@@ -181,16 +182,13 @@ def measure_nets(workers: int) -> list[dict[str, Any]]:
             def step(s: Any = shards, o: Any = sgd, given: Any = (model, loss, x, target, rngs)) -> None:
                 o.step(s.step(*given).gradients, each=s.each)
 
-            ours, least, *theirs = alternate(
-                lambda s=shards, m=model, x=x: s.infer(m, x), floor(model, size, False, shards),
-                lambda f=infer: f(0), lambda f=infer: f(1),
-            )
-            more = {"floor": least, "images": len(x)}
-            rows.append(row(f"{name}: inference", ours, *theirs, **more, multiply_adds=work, difference=difference))
-            ours, more["floor"], *theirs = alternate(
-                step, floor(model, size, True, shards), lambda f=train: f(0), lambda f=train: f(1),
-            )
-            rows.append(row(f"{name}: training step", ours, *theirs, **more, multiply_adds=3 * work))
+            more = {"images": len(x), "difference": difference}
+            ours, *theirs = alternate(lambda s=shards, m=model, x=x: s.infer(m, x), lambda f=infer: f(0), lambda f=infer: f(1))
+            least = alternate(floor(model, size, False, shards))[0]
+            rows.append(row(f"{name}: inference", ours, *theirs, floor=least, multiply_adds=work, **more))
+            ours, *theirs = alternate(step, lambda f=train: f(0), lambda f=train: f(1))
+            least = alternate(floor(model, size, True, shards))[0]
+            rows.append(row(f"{name}: training step", ours, *theirs, floor=least, images=len(x), multiply_adds=3 * work))
     return [*rows, measure_body(workers)]
 
 
@@ -205,10 +203,8 @@ def measure_body(workers: int) -> dict[str, Any]:
             module(given)
 
     with Shards(workers) as shards:
-        ours, least, *theirs = alternate(
-            lambda: shards.infer(body, x), floor(body, x.shape, False, shards),
-            *[lambda given=given: forward(given) for given in inputs],
-        )
+        ours, *theirs = alternate(lambda: shards.infer(body, x), *[lambda given=given: forward(given) for given in inputs])
+        least = alternate(floor(body, x.shape, False, shards))[0]
     work, name = nn.summary(body, x.shape[1:]).multiply_adds * len(x), "VGG11's convolutions alone, 224², batch 8: inference"
     return row(name, ours, *theirs, floor=least, images=len(x), multiply_adds=work)
 
