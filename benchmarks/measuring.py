@@ -21,6 +21,11 @@ SECONDS = 0.8
 """What a case takes for each side, at least three rounds. Interpretation, which takes long, goes once."""
 
 
+WARM = 0.15
+"""Seconds that each side runs before its times are taken, at each turn. For a tenth of a second behind work of many threads, the
+system may have two threads share a core."""
+
+
 def refuse_pinned() -> None:
     """A BLAS that is told to take an older processor for this one gives figures that nobody else would see."""
     pinned = [name for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]
@@ -60,8 +65,11 @@ def alternate(*sides: Callable[[], Any], rounds: int = 3) -> list[dict[str, floa
     while len(times[0]) < rounds or (rounds > 1 and time.perf_counter() - began < SECONDS * len(sides) and len(times[0]) < 30):
         for side, mine in zip(sides, times, strict=True):
             time.sleep(0.02)                                    # the other side's threads spin for a while after their work
-            for _ in range(2 if rounds > 1 else 0):
-                side()                                          # and this side's need a while to wake up
+            if rounds > 1:                                      # and this side's take a while to be on a core each
+                warm = time.perf_counter() + WARM
+                side()
+                while time.perf_counter() < warm:
+                    side()
             for _ in range(3 if rounds > 1 else 1):
                 start = time.perf_counter()
                 side()

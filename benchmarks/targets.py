@@ -37,7 +37,7 @@ def targets_table(record: dict[str, Any]) -> str:
         mean = statistics.geometric_mean(ratio for _, ratio in floors) if len(floors) == len(ops) else None
         lines.append(_line("single ops: geometric mean", OPS_MEAN, statistics.geometric_mean(r["ratio"] for r in ops), mean))
         worst, least = max(ops, key=lambda r: r["ratio"]), max(floors, key=lambda found: found[1], default=None)
-        words = f"single ops: the worst ({worst['name']})"
+        words = f"single ops: the worst ({worst['name']}" + (f"; the highest floor: {least[0]})" if least else ")")
         lines.append(_line(words, OPS_WORST, worst["ratio"], least and least[1]))
     return "\n".join(lines)
 
