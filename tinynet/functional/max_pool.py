@@ -144,15 +144,9 @@ def _by_pytorchs_rules(offsets: Array, y: Array, padded: Array, geometry: Geomet
 def _first_inside(xp: Any, geometry: Geometry) -> Array:
     """For every window, (*out), the offset of the first of its cells that lies inside the input."""
     offset = xp.zeros((), dtype=xp.int64)
-    for d, step, begin in zip(geometry.dilation, geometry.steps, _begins(xp, geometry), strict=True):
+    for d, step, begin in zip(geometry.dilation, geometry.steps, geometry.begins(xp), strict=True):
         offset = offset[..., None] + (xp.maximum(-begin, 0) + d - 1) // d * step
     return offset
-
-
-def _begins(xp: Any, geometry: Geometry) -> list[Array]:
-    """Where each window begins along each axis, (windows,); below 0 in the padding."""
-    windows = zip(geometry.stride, geometry.low, geometry.out, strict=True)
-    return [xp.arange(count, dtype=xp.int64) * s - lo for s, lo, count in windows]
 
 
 def _input_gradient(op: str, n: int, dy: Array, indices: Array, input_size: Sequence[int]) -> Array:
@@ -198,12 +192,10 @@ def unpooled_by(op: str, values: Array, switches: Switches, size: Sequence[int],
 def _sees_nothing(xp: Any, geometry: Geometry) -> Array | None:
     """A mask (*out) of the windows that hold no cell of the input, whose dilation steps over all of it; None: there are none."""
     axes = []
-    for size, k, s, d, lo, count in zip(
-        geometry.size, geometry.kernel, geometry.stride, geometry.dilation, geometry.low, geometry.out, strict=True
-    ):
-        begins = [p * s - lo for p in range(count)]
-        axes.append([all(not 0 <= begin + i * d < size for i in range(k)) for begin in begins] if d > size else [False] * count)
-    if not any(map(any, axes)):
+    for size, k, d, begins in zip(geometry.size, geometry.kernel, geometry.dilation, geometry.begins(np), strict=True):
+        inside = [(begins + i * d >= 0) & (begins + i * d < size) for i in range(k)]
+        axes.append(~np.any(inside, axis=0))
+    if not any(axis.any() for axis in axes):
         return None
     mask = xp.zeros((), dtype=bool)
     for nothing in axes:

@@ -44,6 +44,10 @@ class Geometry(NamedTuple):
         """Cells of a plane (without padding, row by row) from one kernel position to the next, along each axis."""
         return tuple(d * prod(self.size[axis + 1 :]) for axis, d in enumerate(self.dilation))
 
+    def begins(self, xp: Any) -> list[Array]:
+        """The cell at which each window begins along each axis, (windows,) int64; below 0 in the padding."""
+        return [xp.arange(n, dtype=xp.int64) * s - lo for n, s, lo in zip(self.out, self.stride, self.low, strict=True)]
+
     def seen_by(self, offset: Sequence[int], rows: slice | None = None) -> tuple[Any, ...]:
         """Index, into the padded array, of the cell that each window sees at kernel position `offset`.
 

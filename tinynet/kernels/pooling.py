@@ -146,8 +146,8 @@ def _with_switches(padded: Array, geometry: Geometry, small: Any) -> tuple[Array
 def first_cells(xp: Any, geometry: Geometry) -> Array:
     """The flat index of the first cell of every window, (*out), int64: below 0 or in another row where it lies in the padding."""
     first = xp.zeros((), dtype=xp.int64)
-    for size, s, lo, count in zip(geometry.size, geometry.stride, geometry.low, geometry.out, strict=True):
-        first = first[..., None] * size + (xp.arange(count, dtype=xp.int64) * s - lo)
+    for size, begin in zip(geometry.size, geometry.begins(xp), strict=True):
+        first = first[..., None] * size + begin
     return first
 
 
