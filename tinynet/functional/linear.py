@@ -6,7 +6,7 @@ from math import prod
 
 from ..backend import Array
 from ..errors import ShapeError
-from ..kernels.cuda.products import matmul
+from ..kernels import linear as kernel
 from ._check import check_floats, check_signal
 
 
@@ -27,7 +27,7 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
         raise ShapeError(f"linear: expected bias {tuple(weight.shape[:-1])}, got {tuple(bias.shape)}")
     if bias is not None and weight.ndim == 1 and input.ndim == 2:         # as PyTorch
         raise ShapeError(f"linear: expected no bias with weight {tuple(weight.shape)} and input {tuple(input.shape)}")
-    y = matmul(input, weight.T)                                 # (..., out)
+    y = kernel.forward(input, weight)                           # (..., out)
     if bias is not None:
         y += bias
     return y
@@ -40,7 +40,7 @@ def linear_input_gradient(dy: Array, weight: Array) -> Array:
         return dy[..., None] * weight
     if dy.ndim < 1 or dy.shape[-1] != weight.shape[0]:
         raise ShapeError(f"linear_input_gradient: expected dy (..., {weight.shape[0]}), got {tuple(dy.shape)}")
-    return matmul(dy, weight)
+    return kernel.input_gradient(dy, weight)
 
 
 def linear_weight_gradient(dy: Array, input: Array) -> Array:
@@ -55,7 +55,7 @@ def linear_weight_gradient(dy: Array, input: Array) -> Array:
     x = input.reshape(prod(leading), input.shape[-1])           # (n, in)
     if one_output:
         return dy.reshape(-1) @ x
-    return matmul(dy.reshape(prod(leading), dy.shape[-1]).T, x)  # (out, in)
+    return kernel.weight_gradient(dy.reshape(prod(leading), dy.shape[-1]), x)  # (out, in)
 
 
 def linear_bias_gradient(dy: Array) -> Array:

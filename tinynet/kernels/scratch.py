@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module
+from .products import matmul
 
 LIMIT = 1 << 26
 """Bytes up to which an array is kept for the next call."""
@@ -45,4 +46,4 @@ def times(place: str, matrix: Array, x: Array) -> Array:
     if matrix.ndim == 2:
         x = x.reshape(matrix.shape[1], -1)
     shape = (*matrix.shape[:-1], x.shape[-1])
-    return xp.matmul(matrix, x, out=scratch(xp, place, shape, x.dtype))
+    return matmul(matrix, x, out=scratch(xp, place, shape, x.dtype))

@@ -43,7 +43,7 @@ class Linear(Layer):
         if member is None:
             return F.linear(x, self.weight, self.bias), self.Saved(x)
         rows = member.share(self.out_features)
-        y = _shared(member, x, lambda whole: self.weight[rows] @ np.ascontiguousarray(whole.T))
+        y = _shared(member, x, lambda whole: F.linear(whole, self.weight[rows]))
         return (y if self.bias is None else y + self.bias), self.Saved(x)
 
     @property
@@ -55,7 +55,7 @@ class Linear(Layer):
         if member is None:
             return F.linear_input_gradient(dy, self.weight)
         columns = member.share(self.in_features)
-        return _shared(member, dy, lambda whole: (whole @ self.weight[:, columns]).T)
+        return _shared(member, dy, lambda whole: F.linear_input_gradient(whole, self.weight[:, columns]))
 
     def _sharing(self, x: Array, features: int) -> Member | None:
         """This thread's place among those that share the product of x (n, features) with the weight; None: it does its own."""
@@ -78,9 +78,9 @@ class Linear(Layer):
 def _shared(member: Member, x: Array, product: Callable[[Array], Array]) -> Array:
     """The shard's rows (n, …) of a product of the whole batch, of which every thread computes some columns.
 
-    So each reads its part of the weight instead of all of it. product: the whole x → this thread's columns, transposed (…, N).
+    So each reads its part of the weight instead of all of it. product: the whole x (N, …) → this thread's columns (N, …).
     """
     parts = member.gather(x)
     found = member.gather(product(np.concatenate(parts)))
     before = sum(len(part) for part in parts[: member.rank])
-    return np.ascontiguousarray(np.concatenate([columns[:, before : before + len(x)] for columns in found]).T)
+    return np.concatenate([columns[before : before + len(x)] for columns in found], axis=1)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..backend import Array, array_module
 from ..functional import linear_weight_gradient
+from ..kernels.products import matmul
 
 _MUCH = 4
 """How many times smaller the factors must be to be kept."""
@@ -45,7 +46,7 @@ class Product:
 
     def write(self, out: Array, rows: slice) -> None:
         """Some rows of the product, to their place in `out` (out, in)."""
-        array_module(out).matmul(self.dy[:, rows].T, self.x, out=out[rows])
+        matmul(self.dy[:, rows].T, self.x, out=out[rows])
 
 
 def total(shares: Sequence[Any]) -> Any:
