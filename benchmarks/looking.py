@@ -33,15 +33,14 @@ def measure_looking(workers: int) -> list[dict[str, Any]]:
 
     ours, theirs = interpret.deconvnet(model, workers=workers), Deconvolution(module)
 
-    def projects() -> None:
-        for i in range(0, PHOTOS, 8):
-            ours.attribute(x[i : i + 8], target=TARGET)
+    def captum_projects(at_once: int) -> None:
+        for i in range(0, PHOTOS, at_once):
+            theirs.attribute(photos[i : i + at_once], target=TARGET)
 
-    def captum_projects() -> None:
-        for i in range(0, PHOTOS, 8):
-            theirs.attribute(photos[i : i + 8], target=TARGET)
-
-    rows.append(row(f"VGG11: projection of one unit in {PHOTOS} photos", *alternate(projects, captum_projects, rounds=1)))
+    rows.append(row(f"VGG11: projection of one unit in {PHOTOS} photos", *alternate(
+        lambda: ours.attribute(x, target=TARGET),               # which goes some photos at a time by itself
+        *[lambda at_once=at_once: captum_projects(at_once) for at_once in (8, PHOTOS)], rounds=1,
+    )))
 
     dataset = ArrayDataset(images, np.zeros(PHOTOS, np.int64), ["photo"])
 

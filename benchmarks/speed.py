@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def measure_ops(workers: int) -> list[dict[str, Any]]:
-    """Forward, and forward with backward, of every op, the batch shared over the threads."""
+    """Forward, and forward with backward, of every op, the batch shared over the threads as in a network's step."""
     rows: list[dict[str, Any]] = []
     for name, (build, size) in OPS.items():
         rng = np.random.default_rng(0)
@@ -72,6 +72,9 @@ def measure_ops(workers: int) -> list[dict[str, Any]]:
         if x.ndim == 4:
             inputs.append(inputs[0].contiguous(memory_format=torch.channels_last))
         with Shards(workers) as shards:
+
+            def forth(part: Any, layer: nn.Layer = layer) -> None:
+                layer.forward(part, train=True) if isinstance(layer, nn.BatchNorm2d) else layer(part)
 
             def both(part: Any, signal: Any, layer: nn.Layer = layer) -> None:
                 _, saved = layer.forward(part, train=True)
@@ -87,14 +90,13 @@ def measure_ops(workers: int) -> list[dict[str, Any]]:
                     module(given)
 
             ours, *theirs = alternate(
-                lambda s=shards, x=x, layer=layer: s.apply(layer if not isinstance(layer, nn.BatchNorm2d) else
-                                                           lambda part: layer.forward(part, train=True), x),
+                lambda s=shards, x=x, forth=forth: s.apply(forth, x, in_step=True),
                 *[lambda given=given, f=forward: f(given) for given in inputs],
             )
             least = alternate(floor(layer, size, False, shards))[0]
             rows.append(row(f"{name}: forward", ours, *theirs, floor=least, multiply_adds=work))
             ours, *theirs = alternate(
-                lambda s=shards, x=x, dy=dy, both=both: s.apply(both, x, dy),
+                lambda s=shards, x=x, dy=dy, both=both: s.apply(both, x, dy, in_step=True),
                 *[lambda given=given, f=backward: f(given) for given in inputs],
             )
             least = alternate(floor(layer, size, True, shards))[0]

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tests.interpret.nets import pair
+from tinynet import nn
 from tinynet.errors import ArgumentError
 from tinynet.interpret import (
+    attribution,
     deconvnet,
     grad_cam,
     guided_backprop,
@@ -49,6 +51,23 @@ def test_a_batch_is_shared_out_over_threads(name: str) -> None:
             np.testing.assert_allclose(*units, atol=1e-12)
     other = METHODS[name](model).attribute(x, target=target[::-1].copy())
     assert not np.allclose(METHODS[name](model).attribute(x, target=target), other)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_large_batch_goes_some_images_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more on the way than AT_ONCE numbers say, or one a worker, and the same for every image."""
+    model, _, x = pair("mixed")
+    x, target = np.concatenate([x, 2 * x[::-1], x[:1] - 1, x * 3]), np.array([3, 0, 2, 1, 1, 0, 3])
+    whole = METHODS[name](model, workers=2).attribute(x, target=target)
+    walked: list[int] = []
+    forward = nn.Sequential.forward
+    monkeypatch.setattr(nn.Sequential, "forward", lambda self, x, *a, **k: (walked.append(len(x)), forward(self, x, *a, **k))[1])
+    for numbers, most in ((0, 1), (3 * x[0].size, 2), (4 * x[0].size, 2), (100 * x[0].size, 4)):     # a shard: half, rounded up
+        walked.clear()
+        monkeypatch.setattr(attribution, "AT_ONCE", numbers)
+        np.testing.assert_allclose(METHODS[name](model, workers=2).attribute(x, target=target), whole, atol=1e-12)
+        if name not in ("integrated", "smooth"):                # whose batches are of inputs, several an image
+            assert max(walked) == most
 
 
 def test_a_wrong_number_of_targets_is_said_of_the_whole_batch() -> None:

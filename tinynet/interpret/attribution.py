@@ -11,6 +11,9 @@ from ..nn import Layer
 from ..nn.layer import Saved
 from .units import Record, Unit, record, select, targets
 
+AT_ONCE = 8 * 3 * 224**2
+"""Numbers of the images that are on the way together."""
+
 
 class Attribution:
     """A way of asking a model which pixels a unit answers to. Subclasses give the rule; the model is never changed.
@@ -47,14 +50,19 @@ class Attribution:
         return self.share(walk, x, targets(x, target))
 
     def share(self, work: Callable[..., Array], x: Array, *others: Array | None) -> Array:
-        """work(x, *others), the batch shared out over the workers. What works image by image needs no other parallelism.
+        """work(x, *others), the batch shared out over the workers, some images at a time.
 
+        What works image by image needs no other parallelism; and what a large batch recorded would neither fit nor help.
         work: goes through the same layers in the same order, whatever the images are.
         """
         if x.ndim < 2 or len(x) < 2:
             return work(x, *others)
+        parts: list[Array] = []
         with Shards(self.workers) as shards:
-            parts = shards.apply(work, x, *others, in_step=True)
+            at_once = max(shards.workers, AT_ONCE // max(1, x[0].size))
+            for i in range(0, len(x), at_once):
+                some = slice(i, i + at_once)
+                parts += shards.apply(work, x[some], *(None if other is None else other[some] for other in others), in_step=True)
         return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
 
     def back(self, taken: Record, signal: Array, keep: bool = True) -> Array:

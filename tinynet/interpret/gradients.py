@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module
+from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..nn import Layer
 from .attribution import Attribution
@@ -70,10 +71,11 @@ class _Averaged(Attribution):
                 return xp.stack(fork.back(self, x, mask), axis=1)
             return self.back(record(self.model, x, layer), mask)[:, None]
 
-        while batch := list(islice(points, self.batch_size)):
-            found = self.share(gradients, xp.stack([x for _, _, x in batch]), xp.stack([mask[i] for _, i, _ in batch]))
-            for (weight, i, _), gradient in zip(batch, found, strict=True):
-                total[:, i] += x.dtype.type(weight) * gradient
+        with Shards(self.workers):                              # keeps freed memory from one batch to the next
+            while batch := list(islice(points, self.batch_size)):
+                found = self.share(gradients, xp.stack([x for _, _, x in batch]), xp.stack([mask[i] for _, i, _ in batch]))
+                for (weight, i, _), gradient in zip(batch, found, strict=True):
+                    total[:, i] += x.dtype.type(weight) * gradient
         return total
 
 
