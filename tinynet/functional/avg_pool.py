@@ -6,6 +6,7 @@ The average over a window is a product of averages along each axis, so both dire
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from ..backend import Array, array_module
@@ -88,12 +89,13 @@ def adaptive_avg_pool2d(input: Array, output_size: int | Sequence[int | None] | 
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     if len(wanted) != 2:
         raise ArgumentError(f"{op}: expected output_size of one or two numbers, got {tuple(wanted)}")
-    for axis, count in zip((2, 3), wanted, strict=True):
-        if count is not None:
-            x = _adaptive_axis(x, axis, integer(op, "output_size", count, 0))
-    if tuple(wanted) == (None, None):
-        x = x.copy()
-    return x[0] if unbatched else x
+    counts = [n if count is None else integer(op, "output_size", count, 0) for n, count in zip(x.shape[2:], wanted, strict=True)]
+    y = _of_all(x) if counts == [1, 1] else x
+    for axis, count in zip((2, 3), counts, strict=True):
+        if y.shape[axis] != count:
+            y = _adaptive_axis(y, axis, count)
+    y = x.copy() if y is x else y
+    return y[0] if unbatched else y
 
 
 def adaptive_avg_pool2d_input_gradient(dy: Array, input_size: Sequence[int]) -> Array:
@@ -103,15 +105,28 @@ def adaptive_avg_pool2d_input_gradient(dy: Array, input_size: Sequence[int]) -> 
     batched(op, "dy", dy, 2)
     if len(input_size) != dy.ndim or tuple(input_size[:-2]) != tuple(dy.shape[:-2]):
         raise ShapeError(f"{op}: expected input_size ({', '.join(map(str, dy.shape[:-2]))}, H, W), got {tuple(input_size)}")
+    if tuple(dy.shape[-2:]) == (1, 1):
+        dx = xp.empty(tuple(input_size), dtype=dy.dtype)
+        dx[...] = dy / prod(input_size[-2:])
+        return dx
     dx = dy
     for axis in (dy.ndim - 1, dy.ndim - 2):
+        if input_size[axis] == dy.shape[axis]:
+            continue
         size = (*dx.shape[:axis], input_size[axis], *dx.shape[axis + 1 :])
         spread = xp.zeros(size, dtype=dy.dtype)
         before = (slice(None),) * axis
         for i, (begin, end) in enumerate(_adaptive_windows(input_size[axis], dy.shape[axis])):
             spread[(*before, slice(begin, end))] += dx[(*before, slice(i, i + 1))] / (end - begin)
         dx = spread
-    return dx
+    return dx.copy() if dx is dy else dx
+
+
+def _of_all(x: Array) -> Array:
+    """The mean of each map, (N, C, 1, 1). A product with ones adds up in a small part of the time that a sum over short axes takes."""
+    xp, (n, c, *size) = array_module(x), x.shape
+    ones = xp.ones(prod(size), dtype=x.dtype)
+    return (x.reshape(n * c, prod(size)) @ ones).reshape(n, c, 1, 1) / prod(size)
 
 
 def _adaptive_windows(size: int, count: int) -> list[tuple[int, int]]:

@@ -118,7 +118,7 @@ class Occlusion(Covered):
 def occlusion(
     model: Layer, x: Array, target: int | None = None, *, layer: str | None = None, channel: int | None = None,
     patch: int | Sequence[int] | None = None, stride: int | Sequence[int] | None = None, fill: float | Sequence[float] = 0.0,
-    batch_size: int = 32, workers: int | None = None,
+    batch_size: int = 64, workers: int | None = None,
 ) -> Occlusion:
     """Slide a square of one colour over a photo, and record the class probabilities and one map's activation for each position.
 
@@ -159,7 +159,7 @@ def occlusion(
 
 def covered(
     models: Sequence[Layer], x: Array, target: int | None = None, *, patch: int | Sequence[int] | None = None,
-    stride: int | Sequence[int] | None = None, fill: float | Sequence[float] = 0.0, batch_size: int = 32,
+    stride: int | Sequence[int] | None = None, fill: float | Sequence[float] = 0.0, batch_size: int = 64,
     workers: int | None = None,
 ) -> list[Covered]:
     """As occlusion, but the classes alone, and of several networks at once; the lower layers that they share with the first are
