@@ -13,6 +13,7 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
 from ..kernels.geometry import Geometry, pad_cells
 from ..kernels.pooling import means
+from ..kernels.sums import line_sums
 from ._check import batched, check_floats, check_signal, integer
 from ._geometry import pool_geometry
 
@@ -123,10 +124,9 @@ def adaptive_avg_pool2d_input_gradient(dy: Array, input_size: Sequence[int]) -> 
 
 
 def _of_all(x: Array) -> Array:
-    """The mean of each map, (N, C, 1, 1). A product with ones adds up in a small part of the time that a sum over short axes takes."""
-    xp, (n, c, *size) = array_module(x), x.shape
-    ones = xp.ones(prod(size), dtype=x.dtype)
-    return (x.reshape(n * c, prod(size)) @ ones).reshape(n, c, 1, 1) / prod(size)
+    """The mean of each map, (N, C, 1, 1)."""
+    n, c, *size = x.shape
+    return line_sums(x.reshape(n * c, prod(size))).reshape(n, c, 1, 1) / prod(size)
 
 
 def _adaptive_windows(size: int, count: int) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from ..errors import ShapeError
 from ..kernels.correlation import ALGORITHMS as ALGORITHMS
 from ..kernels.correlation import correlate, correlate_gradients, correlate_input_gradient, correlate_weight_gradient
 from ..kernels.geometry import Geometry
+from ..kernels.sums import channel_sums
 from ._check import batched, check_floats, check_signal, integer
 from ._geometry import conv_geometry
 
@@ -147,8 +148,7 @@ def conv_gradients(
 def conv_bias_gradient(dy: Array, unbatched: bool = False) -> Array:
     """∂ℓ/∂b for every convolution, transposed or not: dy (N, O, …) summed over all but O. dy is (O, …) if unbatched."""
     check_floats("conv_bias_gradient", dy=dy)
-    channel = 0 if unbatched else 1
-    return dy.sum(axis=tuple(a for a in range(dy.ndim) if a != channel))
+    return channel_sums(dy[None] if unbatched else dy)
 
 
 def _conv(

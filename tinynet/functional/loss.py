@@ -16,7 +16,7 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..kernels import cuda
 from ..kernels.cuda.cross_entropy import cross_entropy as fused_cross_entropy
-from ..kernels.squares import squared_distance
+from ..kernels.sums import squared_distance
 from ._check import check_floats, choice, same_shape
 from .softmax import below_largest, log_softmax, sums
 

@@ -13,6 +13,7 @@ from ..kernels import batch_norm as cpu
 from ..kernels import cuda
 from ..kernels.cuda import batch_norm as gpu
 from ..kernels.masking import rectify
+from ..kernels.sums import channel_sums
 from ._check import check_floats, integer, same_shape
 
 
@@ -234,7 +235,7 @@ def batch_norm_weight_gradient(
 def batch_norm_bias_gradient(dy: Array) -> Array:
     """∂ℓ/∂β for batch_norm: Σ dy over the batch and all positions. dy: (N, C, ...). Returns (C,)."""
     check_floats("batch_norm_bias_gradient", dy=dy)
-    return dy.sum(axis=_all_but_channels(dy))
+    return channel_sums(dy)
 
 
 def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.checking import values
-from tinynet.kernels import blocks, squares
-from tinynet.kernels.squares import squared_distance
+from tinynet.kernels import blocks, sums
+from tinynet.kernels.sums import channel_sums, squared_distance
 
 
 @pytest.mark.parametrize("run", [1, 7, 1 << 13])
@@ -17,7 +17,7 @@ from tinynet.kernels.squares import squared_distance
 @pytest.mark.parametrize("shape", [(), (0, 3), (1,), (63,), (64,), (65,), (5, 41), (3, 4, 5)])
 def test_every_number_once(shape: tuple[int, ...], block: int, run: int) -> None:
     x, y = values(0, shape), values(1, shape)
-    with mock.patch.object(blocks, "NUMBERS", block), mock.patch.object(squares, "_RUN", run):
+    with mock.patch.object(blocks, "NUMBERS", block), mock.patch.object(sums, "_RUN", run):
         for a, b in ((x, y), (x.T, y.T)):
             found = squared_distance(a, b)
             assert found.dtype == np.float64 and found.shape == ()
@@ -30,3 +30,15 @@ def test_many_float32_numbers_lose_no_digits() -> None:
     found = squared_distance(x, y)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, (x.astype(np.float64) ** 2).sum(), rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 4, 5), (2, 3, 15), (2, 3, 16), (1, 1, 40), (0, 3, 20), (3, 2, 0), (4, 2), (5, 7, 3, 9, 2)],
+)
+def test_sums_of_channels(shape: tuple[int, ...]) -> None:
+    x = values(0, shape)
+    axes = (0, *range(2, len(shape)))
+    for layout in (x, np.asfortranarray(x), np.concatenate([x, x], axis=1)[:, : shape[1]]):
+        found = channel_sums(layout)
+        assert found.shape == (shape[1],) and found.dtype == x.dtype
+        np.testing.assert_allclose(found, x.sum(axis=axes), atol=1e-12)
