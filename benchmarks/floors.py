@@ -1,8 +1,9 @@
-"""What no network of NumPy calls goes below: its matrix products, with nothing laid out for them and nothing done with them.
+"""What no network of NumPy calls goes below: its matrix products, and once what has to be laid out for them.
 
-Of a convolution that is the quicker of two: the product of the filters with its columns, or Winograd's small products with those
-of its transforms. Of a linear layer it is the product with the weights as they come from memory, of any other layer one copy of
-its output. Operands lie where they are needed, in cache where they fit; columns, tiles, biases, rectifiers, windows, sums and
+Of a convolution that is the quickest of two: the product of the filters with its columns, each input copied for the positions along
+the kernel's last axes alone (kernels/rows.py), or Winograd's small products with those of its transforms, each tile copied once. Of a
+linear layer it is the product with the weights as they come from memory, of any other layer one copy of its output. Copies are of
+lines in one piece, and operands lie where they are needed, in cache where they fit; framing, biases, rectifiers, windows, sums and
 waiting cost nothing. So a floor is no forecast, but on the machine that measured it calls of these kinds get no lower.
 """
 
@@ -20,7 +21,9 @@ from tinynet.distributed import Shards
 Work = Callable[[], object]
 
 COLUMNS = (256, 1024, 4096)
-"""Columns of one product that are tried; the quickest counts."""
+"""Columns of one product that are tried, besides those of one row; the quickest counts."""
+ROW = 1024
+"""Columns that products of single rows make in one call, about."""
 TILES = (256, 1024)
 """Tiles of one of Winograd's products that are tried, 4 × 4 outputs each."""
 
@@ -59,7 +62,10 @@ def _least(
         shape = (layer.out_channels, layer.weight.shape[1], prod(layer.kernel_size))
         if layer.groups == layer.out_channels:                  # one filter a map: no product
             return [copy(n * prod(out))] * (3 if training else 1)
-        candidates = [_columns(shape, layer.groups, n * prod(out[1:]), most, training, first) for most in COLUMNS]
+        lines = prod(layer.kernel_size[1:]) if max(layer.kernel_size) > 1 else 0        # of 1×1 the columns are the input
+        candidates = [
+            _columns(shape, layer.groups, n * prod(out[1:]), most, lines, training, first) for most in (out[-1], *COLUMNS)
+        ]
         if layer.kernel_size == (3, 3) and layer.stride == layer.dilation == (1, 1) and layer.groups == 1:
             tiles = n * prod(-(-side // 4) for side in out[1:])
             candidates += [_winograd(shape[:2], tiles, most, training, first) for most in TILES]
@@ -71,19 +77,24 @@ def _least(
     return [copy(n * prod(out))] * (2 if training else 1)
 
 
-def _columns(shape: tuple[int, int, int], groups: int, columns: int, most: int, training: bool, first: bool) -> list[Work]:
-    """(O, C, k²) filters, direct: Y = W X, dX = Wᵀ dY, dW = dY Xᵀ."""
+def _columns(
+    shape: tuple[int, int, int], groups: int, columns: int, most: int, lines: int, training: bool, first: bool
+) -> list[Work]:
+    """(O, C, k²) filters, direct: Y = W X, dX = Wᵀ dY, dW = dY Xᵀ. lines: how many times each input is copied; of dX's, added."""
     o, c, k = shape
-    times, some = _cut(columns, most)
-    w = _numbers(groups, o // groups, c * k)
-    x, y = _numbers(groups, c * k, some), _numbers(groups, o // groups, some)
-    dx, dw = np.empty_like(x), np.empty_like(w)
-    products: list[Work] = [lambda: np.matmul(w, x, out=y)]
+    at_once = max(1, min(columns, ROW) // most)                             # products in a call
+    times, some = _cut(columns, at_once * most)
+    some = max(1, some // at_once)
+    w = _numbers(1, groups, o // groups, c * k)
+    x, y = _numbers(at_once, groups, c * k, some), _numbers(at_once, groups, o // groups, some)
+    dx, dw = np.empty_like(x), np.empty((at_once, *w.shape[1:]), np.float32)
+    laid_out = [copy(at_once * groups * c * lines * some)] if lines else []
+    work: list[Work] = [*laid_out, lambda: np.matmul(w, x, out=y)]
     if training:
-        products.append(lambda: np.matmul(y, x.swapaxes(1, 2), out=dw))
+        work += [*laid_out, lambda: np.matmul(y, x.swapaxes(2, 3), out=dw)]
         if not first:
-            products.append(lambda: np.matmul(w.swapaxes(1, 2), y, out=dx))
-    return products * times
+            work += [lambda: np.matmul(w.swapaxes(2, 3), y, out=dx), *laid_out]
+    return work * times
 
 
 def _winograd(shape: tuple[int, int], tiles: int, most: int, training: bool, first: bool) -> list[Work]:
@@ -93,16 +104,22 @@ def _winograd(shape: tuple[int, int], tiles: int, most: int, training: bool, fir
     u, v, e = _numbers(36, o, c), _numbers(36, c, some), _numbers(36, o, some)
     d, y, dv, du = (_numbers(*shape) for shape in ((36, c * some), (16, o * some), v.shape, u.shape))
     w = _numbers(9, o * c // 2)                                 # shared by two threads at least; so is what their gradient takes
-    products: list[Work] = [
-        lambda: np.matmul(b, d, out=v.reshape(36, -1)), lambda: np.matmul(u, v, out=e),
-        lambda: np.matmul(a, e.reshape(36, -1), out=y),
+    inputs, outputs = copy(36 * c * some), copy(16 * o * some)
+    work: list[Work] = [
+        inputs, lambda: np.matmul(b, d, out=v.reshape(36, -1)), lambda: np.matmul(u, v, out=e),
+        lambda: np.matmul(a, e.reshape(36, -1), out=y), outputs,
     ]
     if training:
-        products += [lambda: np.matmul(a.T, y, out=e.reshape(36, -1)), lambda: np.matmul(e, v.swapaxes(1, 2), out=du)]
+        work += [
+            outputs, lambda: np.matmul(a.T, y, out=e.reshape(36, -1)), inputs, lambda: np.matmul(b, d, out=v.reshape(36, -1)),
+            lambda: np.matmul(e, v.swapaxes(1, 2), out=du),
+        ]
         if not first:
-            products += [lambda: np.matmul(u.swapaxes(1, 2), e, out=dv), lambda: np.matmul(b.T, dv.reshape(36, -1), out=d)]
+            work += [
+                lambda: np.matmul(u.swapaxes(1, 2), e, out=dv), lambda: np.matmul(b.T, dv.reshape(36, -1), out=d), inputs,
+            ]
     filters: list[Work] = [lambda: np.matmul(g, w, out=u.reshape(36, -1)[:, : w.shape[1]])]
-    return products * times + (filters if training else [])
+    return work * times + (filters if training else [])
 
 
 def _linear(layer: nn.Linear, n: int, parts: int, training: bool, first: bool) -> list[Work]:
