@@ -1,10 +1,11 @@
 """What no network of NumPy calls goes below: its matrix products, and once what has to be laid out for them.
 
-Of a convolution that is the quickest of two: the product of the filters with its columns, each input copied for the positions along
-the kernel's last axes alone (kernels/rows.py), or Winograd's small products with those of its transforms, each tile copied once. Of a
-linear layer it is the product with the weights as they come from memory, of any other layer one copy of its output. Copies are of
-lines in one piece, and operands lie where they are needed, in cache where they fit; framing, biases, rectifiers, windows, sums and
-waiting cost nothing. So a floor is no forecast, but on the machine that measured it calls of these kinds get no lower.
+Of a convolution that is the quicker of two: the product of the filters with its columns, each input copied for the positions
+along the kernel's last axes alone (kernels/rows.py), or Winograd's small products with those of its transforms, each tile copied
+once. Of a linear layer it is the product with the weights as they come from memory, of any other layer one copy of its output.
+Copies are of lines in one piece, and operands lie where they are needed, in cache where they fit; framing, biases, rectifiers,
+windows, sums and waiting cost nothing. So a floor is no forecast, but on the machine that measured it calls of these kinds get
+no lower.
 """
 
 from __future__ import annotations
