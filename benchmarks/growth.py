@@ -1,6 +1,6 @@
 """Cost against the size of the batch, of the photo, and the number of workers, as a picture.
 
-    python benchmarks/speed.py --only growth       measures and draws results/growth.png
+    python benchmarks/speed.py --only growth       measures and draws results/growth-<processor>.png
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
 """tinynet against PyTorch on a CPU: single ops and whole networks, with the same number of threads.
 
-    python benchmarks/speed.py                     everything, fifteen minutes; writes results/speed.json and README.md's tables
+    python benchmarks/speed.py                     everything, ten to fifteen minutes
     python benchmarks/speed.py --only ops          or: nets, looking, loading, footprint, growth
-    python benchmarks/speed.py --tables            writes the tables anew from the results
+    python benchmarks/speed.py --tables            writes the pages anew from the results, measures nothing
+
+It writes results/speed-<processor>.json, a page of tables beside it, and in README.md the targets for all processors that were
+measured.
 
 Each case runs in turns, tinynet, PyTorch, tinynet, PyTorch, …, in one process; PyTorch once with contiguous and once with
 channels_last memory, of which the better counts. Times are medians, with the smallest beside them in the results. A ratio
@@ -13,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,11 @@ import torch.nn.functional as TF
 from cases import NETS, OPS, network
 from floors import copy, floor
 from footprint import measure_footprint
-from growth import draw_growth, measure_growth
+from growth import measure_growth
 from loading import measure_loading
 from looking import measure_looking
-from measuring import alternate, machine, refuse_pinned, row
-from targets import targets_table
+from measuring import alternate, machine, processor, refuse_pinned, row
+from pages import results, write_pages
 from twin import twin
 
 from tinynet import functional as F
@@ -36,17 +37,16 @@ from tinynet import nn, optim
 from tinynet.distributed import Shards, available_cores
 from tinynet.models import create
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "speed.json"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", choices=list(PARTS))
-    parser.add_argument("--tables", action="store_true", help="write the tables from the results, measure nothing")
+    parser.add_argument("--tables", action="store_true", help="write the pages from the results, measure nothing")
     options = parser.parse_args()
-    record = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     if not options.tables:
         refuse_pinned()
+        file = results(processor())
+        record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         workers = available_cores()
         torch.set_num_threads(workers)
         record["machine"] = machine(workers)
@@ -54,9 +54,8 @@ def main() -> None:
         for name, measure in PARTS.items():
             if options.only in (None, name):
                 record[name] = measure(workers)
-                RESULTS.parent.mkdir(exist_ok=True)
-                RESULTS.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    write_tables(record)
+                file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_pages()
 
 
 def measure_ops(workers: int) -> list[dict[str, Any]]:
@@ -215,71 +214,6 @@ PARTS: dict[str, Callable[[int], Any]] = {
     "ops": measure_ops, "nets": measure_nets, "looking": measure_looking, "loading": measure_loading,
     "footprint": measure_footprint, "growth": measure_growth,
 }
-
-
-def write_tables(record: dict[str, Any]) -> None:
-    """Put the tables between the marks in README.md, and draw the picture of growth."""
-    page = (HERE / "README.md").read_text(encoding="utf-8")
-    peak = record["machine"]["matrix product"]["tinynet"]
-    tables = {
-        "machine": lambda: machine_words(record["machine"]), "targets": lambda: targets_table(record),
-        "nets": lambda: table(record["nets"], peak),
-        "looking": lambda: table(record["looking"], peak), "ops": lambda: table(record["ops"], peak),
-        "loading": lambda: loading_table(record["loading"]), "footprint": lambda: footprint_table(record["footprint"]),
-    }
-    for part, text in tables.items():
-        begin, end = f"<!-- speed {part} -->", f"<!-- speed {part} end -->"
-        if (part in record or part == "targets") and begin in page:
-            before, rest = page.split(begin)
-            page = f"{before}{begin}\n{text()}\n{end}{rest.split(end)[1]}"
-    (HERE / "README.md").write_text(page, encoding="utf-8")
-    if "growth" in record:
-        draw_growth(record["growth"], RESULTS.parent / "growth.png")
-
-
-def machine_words(found: dict[str, Any]) -> str:
-    """What the figures are of, in a line."""
-    peak = found["matrix product"]
-    return (
-        f"{found['processor']}, {found['threads']} threads; Python {found['python']}, NumPy {found['numpy']} "
-        f"({', '.join(name for name in found['BLAS'] if 'blas' in name)}), PyTorch {found['torch']}. "
-        f"Matrix product of 3072²: {peak['tinynet']} GFLOP/s in NumPy (the peak below), {peak['torch']} in PyTorch."
-    )
-
-
-def table(rows: list[dict[str, Any]], peak: float) -> str:
-    """Rows as a table, and the geometric mean of the ratios. peak: of the matrix product, GFLOP/s."""
-    head = ("case", "tinynet, ms", "floor, ms", "PyTorch, ms", "ratio", "images/s", "GFLOP/s", "of the peak")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for r in rows:
-        ours, theirs = 1e3 * r["tinynet"]["median"], 1e3 * r["torch"]["median"]
-        rate = f"{1e3 * r['images'] / ours:,.0f}" if r.get("images") else ""
-        flops = 2 * r.get("multiply_adds", 0) / ours / 1e6
-        speed = f"{flops:.0f} | {100 * flops / peak:.0f} %" if flops else " | "
-        least = _ms(1e3 * r["floor"]["median"]) if r.get("floor") else ""
-        lines.append(f"| {r['name']} | {_ms(ours)} | {least} | {_ms(theirs)} | {r['ratio']:.2f} | {rate} | {speed} |")
-    mean = statistics.geometric_mean(r["ratio"] for r in rows)
-    return "\n".join([*lines, f"| geometric mean of {len(rows)} | | | | {mean:.2f} | | | |"])
-
-
-def _ms(value: float) -> str:
-    return f"{value:.2f}" if value < 1 else f"{value:.1f}"
-
-
-def loading_table(rows: list[dict[str, Any]]) -> str:
-    return "\n".join(["| | images/s |", "|---|---|", *(f"| {r['name']} | {r['images/s']:,} |" for r in rows)])
-
-
-def footprint_table(found: dict[str, Any]) -> str:
-    """Memory, import and size in one table."""
-    lines = ["| | tinynet | PyTorch | ratio |", "|---|---|---|---|"]
-    for r in found["memory"]:
-        lines.append(f"| peak memory, {r['name']} | {r['tinynet']:,.0f} MB | {r['torch']:,.0f} MB | {r['ratio']:.2f} |")
-    for name, unit in (("import", "s"), ("installed", "MB")):
-        ours, theirs = found[name]["tinynet"], found[name]["torch"]
-        words = {"import": "import", "installed": "installed, with all it needs"}[name]
-        lines.append(f"| {words} | {ours:g} {unit} | {theirs:g} {unit} | {ours / theirs:.2f} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

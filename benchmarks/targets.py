@@ -25,32 +25,49 @@ OPS_MEAN, OPS_WORST = 0.70, 1.5
 """Of the single operations: geometric mean, and each."""
 
 
-def targets_table(record: dict[str, Any]) -> str:
-    """A row for each target: what was measured, what the floor would give, and what follows."""
-    rows = {r["name"]: r for part in ("nets", "looking") for r in record.get(part, [])}
-    lines = ["| work | at most | measured | the floor would give | |", "|---|---|---|---|---|"]
-    for name, target in TARGETS.items():
-        if name in rows:
-            lines.append(_line(name, target, rows[name]["ratio"], _floor_ratio(rows[name])))
-    if ops := record.get("ops"):
-        floors = [(r["name"], ratio) for r in ops if (ratio := _floor_ratio(r)) is not None]
-        mean = statistics.geometric_mean(ratio for _, ratio in floors) if len(floors) == len(ops) else None
-        lines.append(_line("single ops: geometric mean", OPS_MEAN, statistics.geometric_mean(r["ratio"] for r in ops), mean))
-        worst, least = max(ops, key=lambda r: r["ratio"]), max(floors, key=lambda found: found[1], default=None)
-        words = f"single ops: the worst ({worst['name']}" + (f"; the highest floor: {least[0]})" if least else ")")
-        lines.append(_line(words, OPS_WORST, worst["ratio"], least and least[1]))
+def targets_table(records: dict[str, dict[str, Any]]) -> str:
+    """A row for each target: what was measured on each processor, what its floor would give, and what follows."""
+    names = list(records)
+    lines = [
+        f"| work | at most | {' | '.join(f'{name} | its floor' for name in names)} | |", "|---" * (3 + 2 * len(names)) + "|",
+    ]
+    found = [_ratios(record) for record in records.values()]
+    for name, target in [*TARGETS.items(), (MEAN, OPS_MEAN), (WORST, OPS_WORST)]:
+        pairs = [(ratios[name][0], ratios[name][1]) if name in ratios else (None, None) for ratios in found]
+        if any(measured is not None for measured, _ in pairs):
+            cells = " | ".join(f"{_number(measured)} | {_number(least)}" for measured, least in pairs)
+            lines.append(f"| {name} | {target:.2f} | {cells} | {_verdict(target, names, pairs)} |")
     return "\n".join(lines)
+
+
+MEAN, WORST = "single ops: geometric mean", "single ops: the worst"
+Ratio = tuple[float, float | None]
+"""Measured, and of the floor."""
+
+
+def _ratios(record: dict[str, Any]) -> dict[str, Ratio]:
+    found = {r["name"]: (r["ratio"], _floor_ratio(r)) for part in ("nets", "looking") for r in record.get(part, [])}
+    if ops := record.get("ops"):
+        floors = [ratio for r in ops if (ratio := _floor_ratio(r)) is not None]
+        whole = len(floors) == len(ops)
+        found[MEAN] = statistics.geometric_mean(r["ratio"] for r in ops), statistics.geometric_mean(floors) if whole else None
+        found[WORST] = max(r["ratio"] for r in ops), max(floors, default=None)
+    return found
 
 
 def _floor_ratio(row: dict[str, Any]) -> float | None:
     return row["floor"]["median"] / row["torch"]["median"] if row.get("floor") else None
 
 
-def _line(name: str, target: float, measured: float, least: float | None) -> str:
-    if measured <= target:
-        verdict = "reached"
-    elif least is not None and least > target:
-        verdict = "out of reach: the floor is above it"
-    else:
-        verdict = "open"
-    return f"| {name} | {target:.2f} | {measured:.2f} | {'' if least is None else f'{least:.2f}'} | {verdict} |"
+def _number(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
+def _verdict(target: float, names: list[str], pairs: list[tuple[float | None, float | None]]) -> str:
+    """In a word where all processors agree, else of each."""
+    words = {}
+    for name, (measured, least) in zip(names, pairs, strict=True):
+        if measured is not None:
+            missed = "out of reach: the floor is above it" if least is not None and least > target else "open"
+            words[name] = "reached" if measured <= target else missed
+    return words.popitem()[1] if len(set(words.values())) == 1 else "; ".join(f"{name}: {word}" for name, word in words.items())

@@ -18,6 +18,7 @@ import cases  # noqa: E402
 import floors  # noqa: E402
 import footprint  # noqa: E402
 import looking  # noqa: E402
+import pages  # noqa: E402
 import speed  # noqa: E402
 import targets  # noqa: E402
 from twin import twin  # noqa: E402
@@ -61,7 +62,7 @@ def test_gflops_and_the_geometric_mean() -> None:
          "floor": {"median": 0.3}},
         {"name": "b", "tinynet": {"median": 2e-4}, "torch": {"median": 1e-4}, "ratio": 2.0},
     ]
-    lines = speed.table(rows, peak=400).splitlines()
+    lines = pages.table(rows, peak=400).splitlines()
     assert lines[2] == "| a | 500.0 | 300.0 | 1000.0 | 0.50 | 8 | 100 | 25 % |"
     assert lines[3] == "| b | 0.20 |  | 0.10 | 2.00 |  |  |  |"
     assert lines[4].startswith("| geometric mean of 2 | | | | 1.00 |")
@@ -107,11 +108,25 @@ def test_a_target_is_reached_open_or_out_of_reach() -> None:
         row("VGG11, 224², batch 8: training step", 0.59, 0.7), row("VGG11, 224², batch 8: inference", 0.8, 0.41),
         row("AlexNet, 224², batch 16: training step", 0.9, 0.8),
     ]
-    lines = targets.targets_table({"nets": nets, "ops": [row("a", 0.5, 0.1), row("b", 2.0, 1.6)]}).splitlines()[2:]
+    one = {"nets": nets, "ops": [row("a", 0.5, 0.1), row("b", 2.0, 1.6)]}
+    lines = targets.targets_table({"A": one}).splitlines()[2:]
     assert [line.split(" | ")[-1] for line in lines] == [
         "reached |", "out of reach: the floor is above it |", "open |", "open |", "out of reach: the floor is above it |",
     ]
     assert lines[3] == "| single ops: geometric mean | 0.70 | 1.00 | 0.40 | open |"
+    other = {"nets": [row("VGG11, 224², batch 8: training step", 0.61, 0.5)]}
+    lines = targets.targets_table({"A": one, "B": other}).splitlines()[2:]
+    assert lines[0] == "| VGG11, 224², batch 8: training step | 0.60 | 0.59 | 0.70 | 0.61 | 0.50 | A: reached; B: open |"
+    assert lines[1].endswith("| 0.40 | 0.80 | 0.41 |  |  | out of reach: the floor is above it |")      # B did not measure it
+
+
+def test_a_processor_has_one_file_whatever_stands_around_its_name() -> None:
+    for name, file in (
+        ("Intel(R) Xeon(R) Processor", "speed-intel-xeon.json"), ("AMD EPYC", "speed-amd-epyc.json"),
+        ("Intel(R) Core(TM) i7-8565U CPU @ 1.80GHz", "speed-intel-core-i7-8565u-1-80ghz.json"),
+        ("", "speed-unknown-processor.json"),
+    ):
+        assert pages.results(name).name == file == pages.results(pages.short(name)).name
 
 
 @pytest.mark.parametrize(("side", "other"), [("tinynet", "torch"), ("torch", "tinynet")])
