@@ -29,10 +29,14 @@ TILES = (256, 1024)
 """Tiles of one of Winograd's products that are tried, 4 × 4 outputs each."""
 
 
-def floor(model: nn.Layer, size: tuple[int, ...], training: bool, shards: Shards) -> Work:
+def floor(
+    model: nn.Layer, size: tuple[int, ...], training: bool, shards: Shards,
+    kind_of: Callable[[nn.Layer], str] = lambda layer: "", kind: str = "",
+) -> Work:
     """What does the least that one step of `model` takes for a batch of that size (N, …); for `benchmarks.measuring.alternate`.
 
     training: forward and backward, and one pass over the parameters for the optimiser; else forward alone.
+    kind_of, kind: only of the layers of this kind.
     """
     seen: list[tuple[nn.Layer, tuple[int, ...]]] = []
     x = np.zeros((0, *size[1:]), np.float32)
@@ -46,7 +50,8 @@ def floor(model: nn.Layer, size: tuple[int, ...], training: bool, shards: Shards
     work: list[list[Work]] = [[] for _ in range(parts)]         # operands of its own for each thread
     for mine in work:
         for number, (layer, shape) in enumerate(seen):
-            mine += _least(layer, images, shape, parts, training, whole, first=whole and number == 0)
+            if kind_of(layer) == kind:
+                mine += _least(layer, images, shape, parts, training, whole, first=whole and number == 0)
 
     def run(numbers: np.ndarray) -> None:
         for part in work[int(numbers[0])]:

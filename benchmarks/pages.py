@@ -11,10 +11,15 @@ from typing import Any
 
 from growth import draw_growth
 from targets import targets_table
+from where import where_table
 
 HERE = Path(__file__).parent
 PARTS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "nets": ("Networks", lambda record: table(record["nets"], peak(record))),
+    "where": (
+        "Where a step goes\n\nA thread's time in the layers of each kind, of the same networks in another run, and their floors.",
+        lambda record: where_table(record["where"]),
+    ),
     "looking": ("Looking inside, against Captum", lambda record: table(record["looking"], peak(record))),
     "footprint": (
         "Memory, start, size\n\nOf fresh processes that load one of the two alone; training is three steps of SGD with momentum.",

@@ -1,7 +1,7 @@
 """tinynet against PyTorch on a CPU: single ops and whole networks, with the same number of threads.
 
     python benchmarks/speed.py                     everything, ten to fifteen minutes
-    python benchmarks/speed.py --only ops          or: nets, looking, loading, footprint, growth
+    python benchmarks/speed.py --only ops          or: nets, where, looking, loading, footprint, growth
     python benchmarks/speed.py --tables            writes the pages anew from the results, measures nothing
 
 It writes results/speed-<processor>.json, a page of tables beside it, and in README.md the targets for all processors that were
@@ -31,6 +31,7 @@ from looking import measure_looking
 from measuring import alternate, machine, processor, refuse_pinned, row
 from pages import results, write_pages
 from twin import twin
+from where import measure_where
 
 from tinynet import functional as F
 from tinynet import nn, optim
@@ -212,7 +213,7 @@ def measure_body(workers: int) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[int], Any]] = {
     "ops": measure_ops, "nets": measure_nets, "looking": measure_looking, "loading": measure_loading,
-    "footprint": measure_footprint, "growth": measure_growth,
+    "footprint": measure_footprint, "growth": measure_growth, "where": measure_where,
 }
 
 

@@ -21,6 +21,7 @@ import looking  # noqa: E402
 import pages  # noqa: E402
 import speed  # noqa: E402
 import targets  # noqa: E402
+import where  # noqa: E402
 from twin import twin  # noqa: E402
 
 from tinynet import interpret, nn  # noqa: E402
@@ -118,6 +119,28 @@ def test_a_target_is_reached_open_or_out_of_reach() -> None:
     lines = targets.targets_table({"A": one, "B": other}).splitlines()[2:]
     assert lines[0] == "| VGG11, 224², batch 8: training step | 0.60 | 0.59 | 0.70 | 0.61 | 0.50 | A: reached; B: open |"
     assert lines[1].endswith("| 0.40 | 0.80 | 0.41 |  |  | out of reach: the floor is above it |")      # B did not measure it
+
+
+def test_the_clock_counts_every_kind_of_layer_once_and_changes_nothing() -> None:
+    def build() -> nn.Sequential:
+        rng = np.random.default_rng(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1, rng=rng), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, rng=rng), nn.BatchNorm2d(8),
+            nn.Flatten(), nn.Linear(8 * 36, 10, rng=rng),
+        )
+
+    x, target = np.random.default_rng(1).standard_normal((6, 3, 16, 16), dtype=np.float32), np.arange(6)
+    model, watched = build(), build()
+    clock = where.Clock(watched)
+    with where.Shards(2) as shards:
+        rngs = [np.random.default_rng(i) for i in range(2)]
+        for step in (lambda m: shards.infer(m, x), lambda m: shards.step(m, nn.CrossEntropyLoss(), x, target, rngs).logits):
+            np.testing.assert_array_equal(step(watched), step(model))
+            whole, kinds = where.clocked(clock, lambda step=step: step(watched), 2)
+            assert min(kinds.values()) > 0 and sum(kinds.values()) < whole
+    lines = where.where_table([{"name": "net: inference", "step": 10.0, "kinds": dict.fromkeys(where.KINDS, 2.0),
+                                "floors": dict.fromkeys(where.KINDS, 1.0)}]).splitlines()
+    assert lines[2] == "| net: inference | 10.0 | 2.0 (1.0) | 2.0 (1.0) | 2.0 (1.0) | 2.0 (1.0) | 2.0 |"
 
 
 def test_a_processor_has_one_file_whatever_stands_around_its_name() -> None:
