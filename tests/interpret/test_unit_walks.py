@@ -17,7 +17,7 @@ from tinynet.distributed import Shards
 from tinynet.errors import ArgumentError
 from tinynet.interpret import deconvnet, guided_backprop, saliency, unit_walks
 from tinynet.interpret.attribution import Attribution
-from tinynet.interpret.patches import _walk, seen, window
+from tinynet.interpret.patches import seen, unit_walk, window
 from tinynet.interpret.unit_walks import Photo, UnitWalks
 from tinynet.interpret.units import record, select
 from tinynet.nn.receptive_field import receptive_field
@@ -44,7 +44,7 @@ def units_of(model: nn.Layer, layer: str, x: np.ndarray) -> list[tuple[int, ...]
 def check(model: nn.Layer, layer: str, xs: list[np.ndarray], ways: list[Attribution]) -> int:
     """How many of the pictures are of parts."""
     field, small = receptive_field(model, layer), 0
-    photos = [Photo(x, [_walk(channel, list(place), field, x) for channel, *place in units_of(model, layer, x)]) for x in xs]
+    photos = [Photo(x, [unit_walk(channel, list(place), field, x) for channel, *place in units_of(model, layer, x)]) for x in xs]
     with Shards(2) as shards:
         (given,) = UnitWalks(ways, layer).run([photos], shards)
     assert len(given) == sum(len(photo.walks) for photo in photos)
@@ -114,7 +114,7 @@ class Mean(nn.Layer):
 def test_what_is_not_known_to_be_local_goes_over_the_whole_photo_and_alone(odd: nn.Layer) -> None:
     model = randomise(nn.Sequential(conv=nn.Conv2d(3, 4, 3, padding=1), odd=odd, relu=nn.ReLU(), pool=nn.MaxPool2d(2)), 0)
     x = values(1, (1, 3, 24, 25))
-    walks = [_walk(unit[0], list(unit[1:]), None, x) for unit in units_of(model, "pool", x)]
+    walks = [unit_walk(unit[0], list(unit[1:]), None, x) for unit in units_of(model, "pool", x)]
     with Shards(1) as shards:
         (given,) = UnitWalks([saliency(model)], "pool").run([[Photo(x, walks)]], shards)
     y = model(x)
@@ -128,7 +128,7 @@ def test_what_is_not_known_to_be_local_goes_over_the_whole_photo_and_alone(odd: 
 def test_walks_that_go_together_take_no_more_than_the_bound(fit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _, _ = pair("overlapping")
     xs, sizes, plain = [values(i, (1, 3, 61, 50)) for i in range(3)], [], Attribution.back
-    walk = _walk(0, [3, 3], receptive_field(model, "relu1"), xs[0])
+    walk = unit_walk(0, [3, 3], receptive_field(model, "relu1"), xs[0])
     part = UnitWalks([deconvnet(model)], "relu1")._batch([Photo(xs[0], [walk])], [0]).parts[0]
     cells: list[int] = [8]
     below(model, "relu1").infer(                                # type: ignore[call-arg]

@@ -126,7 +126,7 @@ def unit_patches(
         x = read_photo(ways[0].model, dataset, image, transform)
         if x is None:
             raise FileError(f"photo {image} was readable when the top activations were found, and is broken now")
-        return Photo(x, [_walk(channel, found.positions[channel, rank].tolist(), field, x) for channel, rank in tasks[image]])
+        return Photo(x, [unit_walk(channel, found.positions[channel, rank].tolist(), field, x) for channel, rank in tasks[image]])
 
     def done(chunk: list[int], photos: list[Photo], given: list[Found]) -> None:
         strongest = []
@@ -162,7 +162,7 @@ def unit_patches(
     return [_gather(channel, found, made, areas.get(channel)) for channel in channels]
 
 
-def _walk(channel: int, position: list[int], field: ReceptiveField | None, x: np.ndarray) -> Walk:
+def unit_walk(channel: int, position: list[int], field: ReceptiveField | None, x: np.ndarray) -> Walk:
     """The walk from a unit of a photo x (1, C, H, W)."""
     top, left, height, width = window(field, position, x.shape[2:])
     rows, columns = (
@@ -202,4 +202,4 @@ def _gather(
     )
 
 
-__all__ = ["UnitPatches", "Window", "cut", "reduced", "seen", "unit_patches", "window"]
+__all__ = ["UnitPatches", "Window", "cut", "reduced", "seen", "unit_patches", "unit_walk", "window"]

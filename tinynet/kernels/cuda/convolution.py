@@ -24,7 +24,7 @@ from . import winograd
 from .choice import can_direct, choose
 from .launch import block_for, dense, expression, index_type, launch, window
 from .memory import allocating, chunks
-from .products import Factor, factor, product
+from .products import Factor, factor, product, product_into
 
 TILES = {True: (64, 128, 8, 4, 8), False: (128, 128, 8, 8, 8)}
 """BM, BN, BK, TM, TN of direct.cu, by whether a group has at most 64 filters."""
@@ -62,7 +62,7 @@ def correlate(
         return y
     if way == "pointwise":
         matrix, maps = w.reshape(1, groups, filters // groups, -1), x.reshape(count, groups, w.shape[1], -1)
-        xp.matmul(matrix, maps, out=y.reshape(count, groups, filters // groups, -1))
+        product_into(matrix, maps, y.reshape(count, groups, filters // groups, -1))
         if bias is not None or relu:
             bias_relu(y, bias, relu)
         return y
@@ -100,7 +100,7 @@ def correlate_input_gradient(dy: Array, w: Array, geometry: Any, groups: int, al
         return dx
     if way == "pointwise":
         matrix, maps = w.reshape(1, groups, filters // groups, -1), dy.reshape(count, groups, filters // groups, -1)
-        xp.matmul(matrix.swapaxes(2, 3), maps, out=dx.reshape(count, groups, w.shape[1], -1))
+        product_into(matrix.swapaxes(2, 3), maps, dx.reshape(count, groups, w.shape[1], -1))
         return dx
     P, Q, K = prod(geometry.out), prod(geometry.size), prod(geometry.kernel)
     a = factor(w.reshape(groups, filters // groups, -1))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...backend import Array, array_module, current_gpu_options
-from .launch import here
+from .launch import here, watched
 
 
 class Factor(NamedTuple):
@@ -38,6 +38,15 @@ def factor(x: Array) -> Factor:
 
 def product(a: Factor, b: Factor) -> Array:
     """a (…, M, K) times b (…, K, N): (…, M, N), float32 or float64. Both have the same leading axes, or none."""
+    return watched("product", (a.array, b.array), lambda: _product(a, b))
+
+
+def product_into(a: Array, b: Array, y: Array) -> None:
+    """y (…, M, N) ← a (…, M, K) b (…, K, N), of one dtype, in its full precision. A leading axis of size one does for any."""
+    watched("product", (a, b), lambda: array_module(a, b).matmul(a, b, out=y))
+
+
+def _product(a: Factor, b: Factor) -> Array:
     xp, precision = array_module(a.array, b.array), current_gpu_options().precision
     if a.scale is None and (precision != "tf32" or a.array.dtype != np.float32):
         return xp.matmul(a.array, b.array)
@@ -50,8 +59,10 @@ def product(a: Factor, b: Factor) -> Array:
 
 def matmul(a: Array, b: Array) -> Array:
     """a (…, K) times a matrix b (K, N), or a vector (K,): a @ b, on a GPU in the precision of the options."""
-    if not here(a) or b.ndim != 2 or a.ndim < 2 or a.dtype != np.float32 or current_gpu_options().precision == "float32":
+    if not here(a):
         return a @ b
+    if b.ndim != 2 or a.ndim < 2 or a.dtype != np.float32 or current_gpu_options().precision == "float32":
+        return watched("product", (a, b), lambda: a @ b)
     y = product(factor(a if a.ndim == 2 else a.reshape(-1, a.shape[-1])), factor(b))
     return y.reshape(*a.shape[:-1], b.shape[-1])
 
