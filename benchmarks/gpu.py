@@ -27,10 +27,15 @@ import numpy as np
 import tinynet
 from tinynet import backend, interpret, nn, optim
 from tinynet import functional as F
+from tinynet.distributed import Shards
 from tinynet.errors import DeviceError
-from tinynet.interpret.units import record, select
+from tinynet.interpret.patches import unit_walk
+from tinynet.interpret.unit_walks import Photo, UnitWalks
+from tinynet.interpret.units import record
 from tinynet.kernels.cuda import here
+from tinynet.kernels.cuda.launch import watching
 from tinynet.models import create
+from tinynet.nn.receptive_field import receptive_field
 
 if __package__ in (None, ""):                                   # run as a script
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -49,6 +54,7 @@ from benchmarks.gpu_figures import (
     training_work,
     ways,
 )  # fmt: skip
+from benchmarks.gpu_kernels import KernelRow, Launched, kernel_rows, kernel_table, kernel_work
 
 RESULTS = Path(__file__).parent / "results"
 NETWORKS = ("vgg11", "alexnet")
@@ -72,13 +78,15 @@ def measure(sides: Sequence[Callable[[int], Any]], clock: Clock, rounds: int, se
 class Bench:
     """Where both libraries run. device: PyTorch's. move: a host array to ours. clock: milliseconds of a call.
 
-    peak: MiB that a call takes at most beside what is there before, of ours and of PyTorch's.
+    peak: MiB that a call takes at most beside what is there before, of ours and of PyTorch's. launches: the kernels of a call.
     """
 
     def __init__(
         self, device: str, move: Callable[[np.ndarray], Any], clock: Clock, peak: Callable[[Any, Any], tuple[float, float]],
-        rounds: int, sets: int,
+        rounds: int, sets: int, launches: Callable[[Callable[[], Any]], Launched] = lambda call: [],
     ) -> None:
+        self.launches = launches
+        self.kernels: list[KernelRow] = []
         self.device, self.move, self.clock, self.peak, self.rounds, self.sets = device, move, clock, peak, rounds, sets
         self.rng = np.random.default_rng(0)
 
@@ -96,6 +104,8 @@ class Bench:
         with backend.gpu_options(precision=precision), torch_precision(precision, self.device):
             mine, its = measure((ours, theirs), self.clock, self.rounds, self.sets)
             peaks = self.peak(partial(ours, 0), partial(theirs, 0))
+            calls = [self.launches(partial(ours, turn % self.sets)) for turn in range(self.rounds)]
+        self.kernels += kernel_rows((name, what, precision, way), calls)
         operations, size = work or (0.0, 0.0)
         return Row(group, name, what, precision, mine, its, images, operations, size, *peaks, way)
 
@@ -266,11 +276,16 @@ class Bench:
 
         rows.append(("projection", lambda i: project.attribute(x[i], layer=layer, unit=(0, "max")), torch_project, None))
 
-        # What an atlas does with a photo: up once, then down from the strongest place of some maps. Captum goes up every time.
+        # What an atlas does with a photo: to the GPU and up once, down from the strongest place of some maps, and the pictures
+        # back to the host. Captum goes up every time, from a photo that is there, and leaves the pictures there.
+        field, photos = receptive_field(model, layer), []
+        for photo in (backend.to_host(some[:1]) for some in x):
+            maps = backend.to_host(record(model, self.move(photo), layer).output)[0]
+            places = [np.unravel_index(int(map.argmax()), map.shape) for map in maps[:4]]
+            photos.append(Photo(photo, [unit_walk(k, [int(p) for p in place], field, photo) for k, place in enumerate(places)]))
+
         def atlas(i: int) -> None:
-            taken = record(model, x[i][:1], layer)
-            for channel in range(4):
-                project.back(taken, project.seed(taken, select(taken, None, (channel, "max"))))
+            list(UnitWalks([project], layer).run([photos[i : i + 1]], Shards(1)))
 
         def torch_atlas(i: int) -> None:
             for channel in range(4):
@@ -351,7 +366,27 @@ def main() -> None:
         torch.cuda.synchronize()
         return mine / (1 << 20), (torch.cuda.max_memory_allocated() - before) / (1 << 20)
 
-    bench = Bench("cuda", cupy.asarray, clock, peak, 5 if options.quick else 30, 3)
+    ahead = [cupy.zeros(1 << 28, dtype=np.float32) for _ in range(2)]
+
+    def launches(call: Callable[[], Any]) -> Launched:
+        found = []
+
+        def watch(kernel: str, arguments: Sequence[Any], run: Callable[[], Any]) -> Any:
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            result = run()
+            end.record()
+            found.append((kernel, kernel_work(kernel, arguments), begin, end))
+            return result
+
+        torch.cuda.synchronize()
+        cupy.copyto(*ahead)                                     # meanwhile the host gets ahead: no kernel waits for it
+        with watching(watch):
+            call()
+        torch.cuda.synchronize()
+        return [(kernel, work, begin.elapsed_time(end)) for kernel, work, begin, end in found]
+
+    bench = Bench("cuda", cupy.asarray, clock, peak, 5 if options.quick else 30, 3, launches)
     precisions = PRECISIONS[:1] if options.quick else PRECISIONS
     rows: list[Row] = []
     if options.only in (None, "conv"):
@@ -368,11 +403,13 @@ def main() -> None:
         "cuda": cupy.cuda.runtime.runtimeGetVersion(), "cupy": cupy.__version__, "torch": torch.__version__,
         "cudnn": torch.backends.cudnn.version(), "numpy": np.__version__, "tinynet": tinynet.__version__,
         "python": platform.python_version(), "peaks": peaks(cupy, clock), "rows": [asdict(row) for row in rows],
+        "kernels": [asdict(row) for row in bench.kernels],
     }
+    text = table(record) + "\n" + kernel_table(bench.kernels, record["peaks"])
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "gpu.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / "gpu.md").write_text(table(record))
-    print(table(record))
+    (RESULTS / "gpu.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ FAMILIES = {
     "interpret.units": ["walks"], "interpret.attribution": ["walks", "batches"], "interpret.deconvnet": ["walks"],
     "interpret.guided": ["walks", "captum"], "interpret.gradients": ["walks", "captum", "batches"],
     "interpret.cam": ["walks", "captum"], "interpret.mirror": ["walks"], "interpret.patches": ["patches"],
+    "interpret.part": ["unit_walks"], "interpret.unit_walks": ["unit_walks", "patches"],
     "interpret.scores": ["scores"], "interpret.deletion": ["deletion"],
     "interpret.control": ["control"], "interpret.top": ["top"], "nn.receptive_field": ["summary"],
     "kernels.winograd": ["algorithms"], "kernels.im2col": ["algorithms"], "kernels.rows": ["algorithms"],

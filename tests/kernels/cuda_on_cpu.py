@@ -177,9 +177,9 @@ class Argument:
 
 
 class Cublas:
-    """cublasGemmStridedBatchedEx for float16 and float32 factors with float32 sums, as cuBLAS defines it: in columns."""
+    """cublasGemmStridedBatchedEx for float16 and float32 factors with float32 sums, and float64, as cuBLAS has it: in columns."""
 
-    CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_GEMM_DEFAULT = 68, 77, -1
+    CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F, CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_GEMM_DEFAULT = 68, 70, 77, -1
     calls: tuple[int, ...] = ()
 
     @classmethod
@@ -188,25 +188,26 @@ class Cublas:
         strideA: int, B: int, Btype: int, ldb: int, strideB: int, beta: int, C: int, Ctype: int, ldc: int, strideC: int,
         batchCount: int, computeType: int, algo: int,
     ) -> None:
-        assert handle == 1 and Ctype == 0 and algo == -1 and (computeType, Atype, Btype) in {(68, 2, 2), (77, 0, 0)}
-        assert _number(alpha) == 1 and _number(beta) == 0
+        kinds = {(68, 2, 2, 0), (68, 0, 0, 0), (77, 0, 0, 0), (70, 1, 1, 1)}
+        assert handle == 1 and algo == -1 and (computeType, Atype, Btype, Ctype) in kinds
+        assert _number(alpha, Ctype) == 1 and _number(beta, Ctype) == 0
         cls.calls = (*cls.calls, computeType)
         for batch in range(batchCount):
             a = _columns(A, Atype, lda, k if transa else m, m if transa else k, batch * strideA)
             b = _columns(B, Btype, ldb, n if transb else k, k if transb else n, batch * strideB)
             c = _columns(C, Ctype, ldc, m, n, batch * strideC)
-            a, b = (_tf32(x) if computeType == 77 else x.astype(np.float32) for x in (a, b))
+            a, b = (_tf32(x) if computeType == 77 else x.astype(c.dtype) for x in (a, b))
             c[...] = (a.T if transa else a) @ (b.T if transb else b)
 
 
-def _number(address: int) -> float:
-    return float(np.ctypeslib.as_array((ctypes.c_float * 1).from_address(address))[0])
+def _number(address: int, kind: int) -> float:
+    return float((ctypes.c_double if kind == 1 else ctypes.c_float).from_address(address).value)
 
 
 def _columns(address: int, kind: int, ld: int, rows: int, columns: int, offset: int) -> np.ndarray:
     """The matrix (rows, columns) whose columns lie ld apart."""
     assert ld >= rows
-    dtype = np.dtype(np.float16 if kind == 2 else np.float32)
+    dtype = np.dtype([np.float32, np.float64, np.float16][kind])
     count = (columns - 1) * ld + rows
     memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(address + offset * dtype.itemsize)
     return np.lib.stride_tricks.as_strided(np.frombuffer(memory, dtype), (rows, columns), (dtype.itemsize, ld * dtype.itemsize))

@@ -187,3 +187,77 @@ def test_the_workspace_is_bounded(cuda: Cpu, monkeypatch: pytest.MonkeyPatch) ->
         convolution.correlate(x, w, None, geometry, 1)
     y, columns = sizes                                          # every chunk uses the same memory
     assert y.shape == (4, 2, 9, 9) and 5000 - 27 * 8 < columns.nbytes <= 5000
+
+
+@pytest.mark.parametrize("n, c, o, groups, size, images", [
+    (3, 5, 7, 1, (4, 3), (3, 1)), (1, 4, 2, 1, (5,), (1,)), (7, 6, 9, 3, (3, 2, 2), (7, 2)), (4, 2, 1, 1, (1, 9), (4, 3)),
+])  # fmt: skip
+@pytest.mark.parametrize("precision, dtype", [
+    ("float32", "float32"), ("float32", "float64"), ("tf32", "float32"), ("float16", "float32"),
+])  # fmt: skip
+def test_the_weight_gradient_of_1x1_gathers_nothing(
+    cuda: Cpu, n: int, c: int, o: int, groups: int, size: tuple[int, ...], images: tuple[int, ...], precision: str,
+    dtype: str,
+) -> None:
+    geometry = conv_geometry("conv", size, (1,) * len(size), 1, 0, 1)
+    x, dy = values(0, (n, c, *size)).astype(dtype), values(1, (n, o, *size)).astype(dtype)
+    expected = weight_gradient(x.astype(np.float64), dy.astype(np.float64), geometry, groups)
+    for together in images:                                     # by the bound of the workspace
+        seen: list[tuple[str, int]] = []
+
+        def watch(kernel: str, arguments: Any, run: Any, seen: list[tuple[str, int]] = seen) -> Any:
+            seen.append((kernel, len(arguments[0])))
+            return run()
+
+        workspace = together * o * c // groups * np.dtype(dtype).itemsize
+        with gpu_options(precision=precision, workspace=workspace), launch.watching(watch):
+            first, second = (convolution.correlate_weight_gradient(device(x), device(dy), geometry, groups) for _ in range(2))
+        assert seen == 2 * [("product", min(together, n - i)) for i in range(0, n, together)]
+        np.testing.assert_array_equal(first.get(), second.get())
+        # As in test_lower_precisions_are_near: a product is off by 2⁻⁹ at most.
+        close(first.get(), expected, dtype, slack=0.0 if precision == "float32" else 4e-3)
+
+
+@pytest.mark.parametrize("precision, slack", [("float32", 0.0), ("tf32", 4e-3), ("float16", 4e-3)])
+def test_a_1x1_kernel_is_one_matrix_for_all_images_in_every_precision(cuda: Cpu, precision: str, slack: float) -> None:
+    case = Case((3, 5, 3, 2), (4, 5, 1, 1), conv_geometry("conv", (3, 2), (1, 1), 1, 0, 1), 1, 1, "float32")
+    before = len(cuda.launches)
+    with gpu_options(precision=precision):
+        convolution.correlate_input_gradient(case.device[3], case.device[1], case.geometry, 1)
+        convolution.correlate(*case.device[:3], case.geometry, 1)
+        assert [name.partition("<")[0] for name, _, _ in cuda.launches[before:]] == ["bias_relu"]
+        case.check(slack)
+
+
+@pytest.mark.parametrize("algorithm", ["im2col", "winograd4x4"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_product_copies_a_transposed_factor(
+    cuda: Cpu, monkeypatch: pytest.MonkeyPatch, algorithm: str, dtype: str
+) -> None:
+    """CuPy's matmul of more than two axes copies what is not in C order, columns among them. It is not asked for that."""
+    matmul = device_module.matmul
+
+    def strict(a: DeviceArray, b: DeviceArray, **out: Any) -> DeviceArray:
+        assert a.ndim == 2 or (a.flags.c_contiguous and b.flags.c_contiguous and a.shape[:-2] == b.shape[:-2])
+        return matmul(a, b, **out)
+
+    monkeypatch.setattr(device_module, "matmul", strict)
+    groups = 1 if algorithm == "winograd4x4" else 2
+    Case((2, 4, 6, 5), (6, 4 // groups, 3, 3), conv_geometry("conv", (6, 5), (3, 3), 1, 1, 1), groups, 1, dtype).check(
+        1e-4 if algorithm == "winograd4x4" and dtype == "float32" else 0.0, algorithm)
+    Case((2, 4, 6, 5), (6, 4, 1, 1), conv_geometry("conv", (6, 5), (1, 1), 1, 0, 1), 1, 1, dtype).check()
+
+
+def test_the_weight_gradient_of_1x1_over_few_cells_goes_by_columns(cuda: Cpu) -> None:
+    """Of 2×2 maps with 9 channels the products of all images are larger than the maps."""
+    geometry, seen = conv_geometry("conv", (2, 2), (1, 1), 1, 0, 1), []
+    x, dy = values(0, (3, 9, 2, 2)), values(1, (3, 9, 2, 2))
+
+    def watch(kernel: str, arguments: Any, run: Any) -> Any:
+        seen.append(kernel)
+        return run()
+
+    with launch.watching(watch):
+        found = convolution.correlate_weight_gradient(device(x), device(dy), geometry, 1)
+    assert seen == ["im2col", "maps_to_rows", "product"]
+    close(found.get(), weight_gradient(x, dy, geometry, 1), "float64")

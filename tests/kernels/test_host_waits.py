@@ -21,7 +21,7 @@ from tinynet.data.transfer import fetched
 from tinynet.data.transforms import ToArray
 from tinynet.distributed import Shards
 from tinynet.errors import DeviceMemoryError, FileError
-from tinynet.interpret import top
+from tinynet.interpret import patches, top, unit_walks
 from tinynet.train import Callback, NonFiniteError, Trainer, TrainingInterrupted, evaluate, predict
 
 ONE_BY_ONE = ("item", "tolist", "nonzero", "__bool__", "__int__", "__float__", "__index__", "__array__", "__iter__")
@@ -307,6 +307,48 @@ def test_the_search_of_an_atlas_waits_for_the_batch_before_and_fetches_the_one_b
         for layer in layers:
             np.testing.assert_array_equal(one.layers[layer][0], other.layers[layer][0])
             np.testing.assert_allclose(one.layers[layer][1], other.layers[layer][1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_projections_of_an_atlas_wait_for_the_photos_before_and_fetch_those_behind(
+    gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = pictures(9)
+    side = photos.images.shape[1]
+    model, other = (nn.Sequential(
+        conv=nn.Conv2d(3, 4, 3, padding=1, rng=np.random.default_rng(seed)), norm=nn.BatchNorm2d(4), relu=nn.ReLU(),
+        pool=nn.MaxPool2d(2), deep=nn.Conv2d(4, 4, 3, padding=1, rng=np.random.default_rng(seed)), again=nn.ReLU(),
+        pad=nn.Pad((1, 1, 1, 1), "reflect"), flatten=nn.Flatten(), fc=nn.Linear(
+            4 * (side // 2 + 2) ** 2, 3, rng=np.random.default_rng(seed)),
+    ) for seed in (0, 1))
+    monkeypatch.setattr(patches, "_CHUNK", 4)
+    monkeypatch.setattr(unit_walks, "_MOST", 1.0)
+    for layer in ("relu", "again", "fc"):                       # small parts, large ones, and a layer without maps
+        found = top.top_activations(model, photos, [layer], 6, progress=False)
+        images = len(np.unique(found[layer].images))
+
+        def make(layer: str = layer, found: top.TopActivations = found) -> Any:
+            return patches.unit_patches(model, photos, found, layer, control=other)
+
+        expected, areas = make(), [unit.areas for unit in patches.unit_patches(model, photos, found, layer, [0], steps=3)]
+        model.to("cuda")
+        other.to("cuda")
+        monkeypatch.setattr(unit_walks, "GPU_BYTES", 1 << 30)
+        gpu.blocked.clear()
+        gpu.log.clear()
+        with watched_host() as waits:
+            got = make()
+        batches = -(-images // 4)
+        assert waits == [] and gpu.log.count("own waits for event") == batches
+        assert len(gpu.blocked) == 2 * batches and min(gpu.blocked[:-2], default=2) >= 2      # a copy by each of the two ways
+        for unit, its in zip(patches.unit_patches(model, photos, found, layer, [0], steps=3), areas, strict=True):
+            np.testing.assert_allclose(unit.areas, its, rtol=1e-3)
+        model.to("cpu")
+        other.to("cpu")
+        for unit, its in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(unit.patches, its.patches)
+            for name in ("projections", "controls"):
+                whole = np.abs(getattr(its, name)).max()
+                np.testing.assert_allclose(getattr(unit, name), getattr(its, name), rtol=0, atol=1e-5 * whole)
 
 
 def test_experiments_over_many_photos_wait_for_the_batch_before_and_fetch_the_one_behind(gpu: FakeCuda) -> None:

@@ -89,6 +89,12 @@ class Switches(NamedTuple):
             return self.kept
         return first_cells(array_module(self.kept), self.geometry) + self.kept
 
+    def pointing(self, indices: Array) -> Switches:
+        """Others of the same windows: those of these flat indices (N, C, *out), each a cell of its window."""
+        if self.kept.dtype == np.int64:
+            return self._replace(kept=indices)
+        return self._replace(kept=(indices - first_cells(array_module(indices), self.geometry)).astype(self.kept.dtype))
+
 
 def max_pool_switches(
     op: str, n: int, input: Array, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool

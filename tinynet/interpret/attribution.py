@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from ..backend import Array, array_module
 from ..distributed import Shards
 from ..nn import Layer
 from ..nn.layer import Saved
+from ..nn.split import below
 from .units import Record, Unit, record, select, targets
 
 AT_ONCE = 8 * 3 * 224**2
@@ -64,6 +66,12 @@ class Attribution:
                 some = slice(i, i + at_once)
                 parts += shards.apply(work, x[some], *(None if other is None else other[some] for other in others), in_step=True)
         return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
+
+    def below(self, layer: str) -> Self:
+        """The same way through what that layer is computed by, and no more."""
+        way = copy(self)
+        way.model = below(self.model, layer)
+        return way
 
     def back(self, taken: Record, signal: Array, keep: bool = True) -> Array:
         """Walk the signal, of the shape of the recorded layer's output, back to the pixels.

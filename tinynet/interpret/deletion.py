@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from math import lcm
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..nn import Layer
-from ..nn.receptive_field import receptive_fields
+from . import part as parts
 from . import touched
 from .observe import Reached, probabilities, up_to
 from .scores import blur
@@ -103,39 +102,16 @@ def unit_areas(
 
     within: (H, W), the pixels that the unit sees. The layers are computed for the part of the photo that holds them, no more.
     """
-    xp, (channel, *position) = array_module(x), unit
+    xp, channel = array_module(x), unit[0]
     random = xp.asarray(np.random.default_rng(0).random(map.shape).astype(str(map.dtype)))
     order = _order(x, xp.concatenate([map, random]), within, steps, "even")
-    rows, columns, position = _part(model, layer, position, order, x.shape[2:])
+    rows, columns, position = parts.part(parts.grid(model, layer), order.rows, order.columns, unit[1:], x.shape[2:])
     order = order.moved(-rows.start, -columns.start)
-    part, mean, blurred = (v[..., rows, columns] for v in (x, _baseline(x, "mean"), _baseline(x, "blur")))
+    shown, mean, blurred = (v[..., rows, columns] for v in (x, _baseline(x, "mean"), _baseline(x, "blur")))
     with Shards(workers) as shards:
-        ask = _asker(model, part, None, layer, (channel, *position), shards)
-        gone, come = (_curve(ask, *way, order, _BATCH, shards).area.tolist() for way in ((part, mean), (blurred, part)))
+        ask = _asker(model, shown, None, layer, (channel, *position), shards)
+        gone, come = (_curve(ask, *way, order, _BATCH, shards).area.tolist() for way in ((shown, mean), (blurred, shown)))
     return Areas(gone[0], come[0], gone[1], come[1])
-
-
-def _part(
-    model: Layer, layer: str, position: Sequence[int], order: _Order, size: Sequence[int]
-) -> tuple[slice, slice, list[int]]:
-    """Rows and columns of the photo in which the unit sees what it sees in the whole, and its position there.
-
-    They begin at a multiple of all strides up to the layer, so that all windows lie as before. What the padding holds at a new
-    border the unit does not see: otherwise it would see the pixels beyond, too.
-    """
-    strides = []
-    for path, _, field in receptive_fields(model):
-        strides.append(None if field is None else field.jump)
-        if path == layer:
-            break
-    if strides[-1] is None or any(not float(s).is_integer() for field in strides if field is not None for s in field):
-        return slice(0, size[0]), slice(0, size[1]), list(position)
-    begins, at = [], []
-    for axis, seen in enumerate((order.rows, order.columns)):
-        step = lcm(*(int(field[axis]) for field in strides if field is not None))
-        begins.append(seen.start // step * step)
-        at.append(position[axis] - begins[-1] // int(strides[-1][axis]))
-    return slice(begins[0], order.rows.stop), slice(begins[1], order.columns.stop), at
 
 
 def _asker(model: Layer, x: Array, target: Any, layer: str | None, unit: Unit | None, shards: Shards) -> Ask:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ..backend import Array, array_module, to_host
+from ..backend import Array, array_module
 from ..data.dataset import Dataset
 from ..data.transforms import ToArray
 from ..distributed import Shards
@@ -20,9 +21,10 @@ from ..nn.receptive_field import ReceptiveField, receptive_field
 from .attribution import Attribution
 from .deconvnet import deconvnet
 from .deletion import Areas, unit_areas
+from .observe import beside_model
 from .scores import importance
-from .top import LayerTop, TopActivations, Transform, read_input
-from .units import record
+from .top import LayerTop, TopActivations, Transform, read_photo
+from .unit_walks import Found, Photo, UnitWalks, Walk
 
 _CHUNK = 32                                                     # photos between two looks at the keyboard
 
@@ -110,41 +112,72 @@ def unit_patches(
     for channel in channels:
         if isinstance(channel, bool) or not 0 <= channel < len(found.values):
             raise ArgumentError(f"layer {layer!r} has channels 0 to {len(found.values) - 1}, got {channel!r}")
-    transform = ToArray() if transform is None else transform
-    field = receptive_field(model, layer)
+    field, transform = receptive_field(model, layer), ToArray() if transform is None else transform
     ways = [deconvnet(model) if method is None else method] + ([] if control is None else [deconvnet(control)])
     tasks: dict[int, list[tuple[int, int]]] = {}                # photo → (channel, rank)
     for channel in channels:
         for rank, image in enumerate(found.images[channel].tolist()):
             tasks.setdefault(image, []).append((channel, rank))
+    images = sorted(tasks, key=lambda image: -len(tasks[image]))
     made: dict[tuple[int, int], list[np.ndarray]] = {}          # (channel, rank) → patch, projection, control
     areas: dict[int, Areas] = {}
 
-    def work(images: np.ndarray) -> None:
-        for image in images.tolist():
-            x = read_input(model, dataset, image, transform)
-            if x is None:
-                raise FileError(f"photo {image} was readable when the top activations were found, and is broken now")
-            records = [record(way.model, x, layer) for way in ways]
-            for channel, rank in tasks[image]:
-                place = found.positions[channel, rank].tolist()
-                where = window(field, place, x.shape[2:])
-                tiles = [cut(x[0], where)]
-                whole = []
-                for way, taken in zip(ways, records, strict=True):
-                    y = taken.output
-                    value = float(records[0].output[(0, channel, *place)])
-                    signal = array_module(y).zeros_like(y)
-                    signal[(0, channel, *place)] = value
-                    whole.append(way.back(taken, signal) if value else x * 0)
-                    tiles.append(cut(whole[-1][0], where))
-                if steps and rank == 0:
-                    map, unit = importance(whole[0], signed=False), (channel, *place)
-                    areas[channel] = unit_areas(model, x, map, layer, unit, seen(where, x.shape[2:]), steps, workers=1)
-                made[channel, rank] = [reduced(to_host(tile), side) for tile in tiles]
+    def photo(image: int) -> Photo:
+        x = read_photo(ways[0].model, dataset, image, transform)
+        if x is None:
+            raise FileError(f"photo {image} was readable when the top activations were found, and is broken now")
+        return Photo(x, [unit_walk(channel, found.positions[channel, rank].tolist(), field, x) for channel, rank in tasks[image]])
 
-    _share(work, sorted(tasks, key=lambda image: -len(tasks[image])), workers, progress, layer)
+    def done(chunk: list[int], photos: list[Photo], given: list[Found]) -> None:
+        strongest = []
+        for number, i, rows, columns, pictures in given:
+            (channel, rank), x, unit = tasks[chunk[number]][i], photos[number].x, photos[number].walks[i].unit
+            where = window(field, unit[1:], x.shape[2:])
+            inside = where._replace(top=where.top - rows.start, left=where.left - columns.start)
+            made[channel, rank] = [reduced(tile, side) for tile in (cut(x[0], where), *(cut(p, inside) for p in pictures))]
+            if steps and rank == 0:
+                whole = np.zeros_like(x)
+                whole[0, :, rows, columns] = pictures[0]
+                strongest.append((unit, x, whole, seen(where, x.shape[2:])))
+        each = shards.each if array_module(beside_model(model, x)) is np else map
+        areas.update(each(lambda one: (one[0][0], _areas(model, layer, steps, *one)), strongest))
+
+    from tqdm import tqdm
+
+    waiting: deque[tuple[list[int], list[Photo]]] = deque()
+
+    def chunks() -> Iterator[list[Photo]]:
+        for begin in range(0, len(images), _CHUNK):
+            chunk = images[begin : begin + _CHUNK]
+            waiting.append((chunk, shards.each(photo, chunk)))
+            yield waiting[-1][1]
+
+    bar = tqdm(total=len(images), unit="photo", desc=f"projections of {layer}", leave=False,
+               disable=not (progress and sys.stderr.isatty()))
+    with bar, Shards(workers) as shards:
+        for given in UnitWalks(ways, layer).run(chunks(), shards):
+            chunk, photos = waiting.popleft()
+            done(chunk, photos, given)
+            bar.update(len(chunk))
     return [_gather(channel, found, made, areas.get(channel)) for channel in channels]
+
+
+def unit_walk(channel: int, position: list[int], field: ReceptiveField | None, x: np.ndarray) -> Walk:
+    """The walk from a unit of a photo x (1, C, H, W)."""
+    top, left, height, width = window(field, position, x.shape[2:])
+    rows, columns = (
+        slice(min(max(begin, 0), size), min(max(begin + count, 0), size))
+        for begin, count, size in zip((top, left), (height, width), x.shape[2:], strict=True)
+    )
+    return Walk((int(channel), *position), rows, columns)
+
+
+def _areas(
+    model: Layer, layer: str, steps: int, unit: tuple[int, ...], x: np.ndarray, picture: np.ndarray, within: np.ndarray
+) -> Areas:
+    """Deletion and insertion in the order of the unit's picture of the photo x, both (1, C, H, W)."""
+    x, map = (beside_model(model, array) for array in (x, importance(picture, signed=False)))
+    return unit_areas(model, x, map, layer, unit, within, steps, workers=1)
 
 
 def reduced(x: np.ndarray, side: int | None) -> np.ndarray:
@@ -158,20 +191,6 @@ def reduced(x: np.ndarray, side: int | None) -> np.ndarray:
     return np.stack([np.asarray(plane) for plane in planes])
 
 
-def _share(work: Callable[[np.ndarray], None], images: list[int], workers: int | None, progress: bool, layer: str) -> None:
-    """work on the photos in threads, those with most tasks first, evenly."""
-    from tqdm import tqdm
-
-    bar = tqdm(total=len(images), unit="photo", desc=f"projections of {layer}", leave=False,
-               disable=not (progress and sys.stderr.isatty()))
-    with bar, Shards(workers) as shards:
-        for start in range(0, len(images), _CHUNK):
-            chunk = images[start : start + _CHUNK]
-            dealt = [image for rank in range(shards.workers) for image in chunk[rank :: shards.workers]]
-            shards.apply(work, np.array(dealt))
-            bar.update(len(chunk))
-
-
 def _gather(
     channel: int, found: LayerTop, made: dict[tuple[int, int], list[np.ndarray]], areas: Areas | None
 ) -> UnitPatches:
@@ -183,4 +202,4 @@ def _gather(
     )
 
 
-__all__ = ["UnitPatches", "Window", "cut", "reduced", "seen", "unit_patches", "window"]
+__all__ = ["UnitPatches", "Window", "cut", "reduced", "seen", "unit_patches", "unit_walk", "window"]

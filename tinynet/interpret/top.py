@@ -194,7 +194,7 @@ def _passes(
     if like is None or array_module(like) is np:
         def look(part: np.ndarray) -> list[_Seen]:
             # One by one through the model; so no bit depends on which photos share a batch.
-            read = ((index, read_input(model, dataset, index, transform)) for index in part.tolist())
+            read = ((index, read_photo(model, dataset, index, transform)) for index in part.tolist())
             given = (([index], x) for index, x in read if x is not None)
             return [one for seen in _look(model, dataset, given, layers, top.by) for one in seen]
 
@@ -209,7 +209,7 @@ def _passes(
         size = min(batch_size, PASS)
         begins = [top.done, *range((top.done // size + 1) * size, top.total, size), top.total]
         for begin, end in pairwise(begins):
-            read = shards.each(lambda index: (index, _read(dataset, index, transform, like.dtype)), range(begin, end))
+            read = shards.each(lambda index: (index, read_photo(model, dataset, index, transform)), range(begin, end))
             for _, alike in groupby([one for one in read if one[1] is not None], key=lambda one: one[1].shape):
                 indices, photos = zip(*alike, strict=True)
                 waiting.append(list(indices))
@@ -252,22 +252,16 @@ def _look(
         yield seen
 
 
-def read_input(model: Layer, dataset: Dataset, index: int, transform: Transform) -> Array | None:
-    """A photo as the model takes it, (1, 3, H, W) on its device and in its dtype; None: the photo is broken."""
+def read_photo(model: Layer, dataset: Dataset, index: int, transform: Transform) -> np.ndarray | None:
+    """A photo as the model takes it, (1, 3, H, W) in its dtype, on the host; None: the photo is broken."""
     weight = next((p for p in model.named_parameters().values() if p.dtype.kind == "f"), None)
-    x = _read(dataset, index, transform, None if weight is None else weight.dtype)
-    return x if x is None or weight is None else array_module(weight).asarray(x)
-
-
-def _read(dataset: Dataset, index: int, transform: Transform, dtype: Any) -> np.ndarray | None:
-    """A photo as an input (1, 3, H, W) of that dtype (None: as it is), on the host; None: the photo is broken."""
     try:
         image, _ = dataset[index]
     except BrokenPhoto:                                         # the dataset has reported it
         return None
     rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(0, index)))
     x = transform(image, rng)[None]
-    return x if dtype is None else x.astype(dtype, copy=False)
+    return x if weight is None else x.astype(weight.dtype, copy=False)
 
 
 def _strongest(y: Array, by: str) -> tuple[tuple[int, ...], Array, Array]:

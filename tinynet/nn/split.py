@@ -1,9 +1,9 @@
-"""A network in two: what comes up to a layer, and the rest. The layers are the same ones, under the same names."""
+"""A network in two: what comes up to a layer, and the rest; or the former alone. The layers are the same, by the same names."""
 
 from __future__ import annotations
 
 from ..errors import ArgumentError
-from .containers import Container, Sequential, _visible
+from .containers import Concat, Container, Residual, Sequential, _visible
 from .layer import Layer, join
 
 
@@ -20,6 +20,30 @@ def split(model: Layer, last: str) -> tuple[Sequential, Sequential]:
     if shared:
         raise ArgumentError(f"split: a layer before {last!r} is used again behind it")
     return base, head
+
+
+def below(model: Layer, last: str) -> Layer:
+    """What the layer at the dotted path `last` is computed by: nothing that comes after it, or stands in a branch beside it.
+
+    Nothing is copied, and all paths stay as they are. Raises ArgumentError with the nearest names for a layer that is not there.
+    """
+    model.layer(last)
+    return _below(model, last, "")
+
+
+def _below(model: Layer, last: str, path: str) -> Layer:
+    if not isinstance(model, (Sequential, Concat, Residual)):
+        return model
+    before: dict[str, Layer] = {}
+    for name, child in model.named_children():
+        here = join(path, _visible(name))
+        if _visible(name) and here == last:
+            return Sequential({**before, name: child})
+        if any(inner == last for inner, layer in child.layers(here) if layer is not child):
+            return Sequential({**before, name: _below(child, last, here)})
+        if isinstance(model, Sequential):                       # in the others a branch has no part in the next
+            before[name] = child
+    return model
 
 
 def _halves(model: Layer, last: str, path: str) -> tuple[Sequential, Sequential]:

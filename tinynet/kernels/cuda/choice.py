@@ -53,6 +53,11 @@ def can_direct(what: str, count: int, channels: int, filters: int, geometry: Any
     return way and len(geometry.size) == 2 and groups < 1 << 16 and index_type(*reach) is np.int32
 
 
+def pays_image_by_image(channels: int, filters: int, geometry: Any, groups: int) -> bool:
+    """Whether the weight gradients of a 1×1 kernel, one for each image, are no larger than the maps that it saves to gather."""
+    return filters * channels // groups <= (channels + filters) * prod(geometry.out)
+
+
 def columns(count: int, channels: int, filters: int, geometry: Any, groups: int) -> float:
     """Of each pass alike: the columns written or added up, the product, and the other side turned from rows to maps or back."""
     positions, taps = count * prod(geometry.out), prod(geometry.kernel)

@@ -2,7 +2,7 @@
 
 Which way an operation goes depends on its shape and the options alone, so the same call gives the same bits every time:
 
-* a 1×1 kernel with stride 1 is one product: there is nothing to gather;
+* a 1×1 kernel with stride 1 is one product: there is nothing to gather; its weight gradient is one for each image, and their sum;
 * a filter that sees one channel (depthwise) has its own kernels (depthwise.cu): there is no product to feed;
 * all else goes through columns in a bounded workspace and a product by cuBLAS (columns.cu), by implicit GEMM, which never writes
   the columns (direct.cu), or by Winograd's algorithm (winograd.py), whichever choice.py takes for the quickest.
@@ -21,7 +21,7 @@ import numpy as np
 from ...backend import Array, array_module, current_gpu_options
 from ..im2col import flipped
 from . import winograd
-from .choice import can_direct, choose
+from .choice import can_direct, choose, pays_image_by_image
 from .launch import block_for, dense, expression, index_type, launch, window
 from .memory import allocating, chunks
 from .products import Factor, factor, product
@@ -62,7 +62,7 @@ def correlate(
         return y
     if way == "pointwise":
         matrix, maps = w.reshape(1, groups, filters // groups, -1), x.reshape(count, groups, w.shape[1], -1)
-        xp.matmul(matrix, maps, out=y.reshape(count, groups, filters // groups, -1))
+        product(factor(matrix), factor(maps), y.reshape(count, groups, filters // groups, -1))
         if bias is not None or relu:
             bias_relu(y, bias, relu)
         return y
@@ -100,7 +100,10 @@ def correlate_input_gradient(dy: Array, w: Array, geometry: Any, groups: int, al
         return dx
     if way == "pointwise":
         matrix, maps = w.reshape(1, groups, filters // groups, -1), dy.reshape(count, groups, filters // groups, -1)
-        xp.matmul(matrix.swapaxes(2, 3), maps, out=dx.reshape(count, groups, w.shape[1], -1))
+        # Several groups go through CuPy's product, which would copy it anyway.
+        turned = factor(matrix if groups == 1 else dense(matrix.swapaxes(2, 3)))
+        turned = Factor(turned.array.swapaxes(2, 3), turned.scale) if groups == 1 else turned
+        product(turned, factor(maps), dx.reshape(count, groups, w.shape[1], -1))
         return dx
     P, Q, K = prod(geometry.out), prod(geometry.size), prod(geometry.kernel)
     a = factor(w.reshape(groups, filters // groups, -1))
@@ -134,6 +137,18 @@ def correlate_weight_gradient(x: Array, dy: Array, geometry: Any, groups: int, a
         return dw
     total = None
     signal, P = factor(dy), prod(geometry.out)
+    if way == "pointwise":
+        rows, columns = (
+            Factor(side.array.reshape(x.shape[0], groups, -1, P), side.scale) for side in (signal, factor(x))
+        )
+        for start, size in chunks(x.shape[0], prod(shape) * x.dtype.itemsize):
+            image = slice(start, start + size)
+            with allocating("the products of a convolution's gradient", (size, *shape), x.dtype, workspace=True):
+                each = product(Factor(rows.array[image], rows.scale), Factor(columns.array[image].swapaxes(2, 3), columns.scale))
+                part = each.sum(axis=0)                         # (G, O/G, C/G), in a fixed order
+            total = part if total is None else xp.add(total, part, out=total)
+        assert total is not None
+        return total.reshape(shape)
     for start, size, columns in _columns(x, geometry, groups):
         rows = _gathered(signal, start, size, P, groups)
         part = product(rows, Factor(columns.array.swapaxes(1, 2), columns.scale))     # (G, O/G, C/G·K)
@@ -160,9 +175,11 @@ def _way(algorithm: str, what: str, x: Array, channels: int, filters: int, geome
         return algorithm
     if channels == groups > 1:
         return "depthwise"
-    plain = x.dtype != np.float32 or current_gpu_options().precision == "float32"
-    if plain and set(geometry.kernel) == {1} == set(geometry.stride) and tuple(geometry.out) == tuple(geometry.size):
-        return "pointwise"
+    if set(geometry.kernel) == {1} == set(geometry.stride) and tuple(geometry.out) == tuple(geometry.size):
+        plain = x.dtype != np.float32 or current_gpu_options().precision == "float32"
+        # The filters are one matrix, which does for all images. Those of several groups do not: products.py.
+        if pays_image_by_image(channels, filters, geometry, groups) if what == "weight gradient" else groups == 1 or plain:
+            return "pointwise"
     return choose(what, x.shape[0], channels, filters, geometry, groups, x.dtype)
 
 

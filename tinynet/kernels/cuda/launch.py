@@ -7,7 +7,8 @@ once a device, and keeps the result on disk. Every launch checks what a raw poin
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ THREADS = 256
 _INT = (1 << 31) - (1 << 16)
 """Elements up to which 32-bit indices do, the last block's surplus threads included."""
 WINDOW = np.dtype([(name, np.int32, 3) for name in ("size", "kernel", "stride", "low", "dilation", "out")])
+Watch = Callable[[str, Sequence[Any], Callable[[], Any]], Any]
+"""watch(kernel, its arguments, run) returns what run() does, which it calls once."""
+_watch: Watch | None = None
 _modules: dict[tuple[Any, int, str, str], Any] = {}
 _lock = threading.Lock()
 
@@ -77,6 +81,22 @@ def window(geometry: Any) -> np.ndarray:
     return record
 
 
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Within the block `watch` runs every kernel of this package and every product by cuBLAS, of all threads: to time it, say."""
+    global _watch
+    before, _watch = _watch, watch
+    try:
+        yield
+    finally:
+        _watch = before
+
+
+def watched(kernel: str, arguments: Sequence[Any], run: Callable[[], Any]) -> Any:
+    """run() of what is no kernel of this package, through the watch if there is one."""
+    return run() if _watch is None else _watch(kernel, arguments, run)
+
+
 def launch(
     name: str, kernel: str, types: Sequence[Any], arguments: Sequence[Any], *,
     threads: int, block: int = THREADS, grid: tuple[int, ...] | None = None, also: Sequence[Array] = (),
@@ -101,7 +121,10 @@ def launch(
         if not x.flags.c_contiguous:
             raise AssertionError(f"{kernel}: an array of shape {x.shape} is not in C order")
     function = _function(xp, number, name, expression(kernel, *types))
-    function(grid, (block,), tuple(arguments))
+    if _watch is None:
+        function(grid, (block,), tuple(arguments))
+    else:
+        _watch(kernel, (*arguments, *also), lambda: function(grid, (block,), tuple(arguments)))
 
 
 def _function(xp: Any, device: int, name: str, wanted: str) -> Any:
