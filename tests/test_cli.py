@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -72,6 +73,11 @@ def test_train_writes_everything(photos, trained):
     model = load_model(trained / "model.safetensors")
     assert model.classes == ["cat", "notcat"] and model.preprocessing.crop == 32
     assert model.notes["command"].startswith("tinynet")
+
+
+def test_it_runs_as_a_module_too():
+    run = subprocess.run([sys.executable, "-m", "tinynet", "models"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0 and "vgg11" in run.stdout and not run.stderr, run.stderr
 
 
 def test_export_writes_what_onnx_runtime_runs(trained, tmp_path):

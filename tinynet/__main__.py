@@ -1,0 +1,5 @@
+"""`python -m tinynet`: the command, where its script is not on the path."""
+
+from .cli import main
+
+main()
