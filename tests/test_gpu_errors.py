@@ -107,6 +107,14 @@ def test_arrays_of_two_gpus_are_not_mixed_in_a_kernel() -> None:
         launch("pointwise", "bias_relu", (np.float32, np.int32), (Array(0), Array(1)), threads=1)
 
 
+def test_of_two_allocations_one_within_the_other_the_inner_one_is_named() -> None:
+    with (
+        pytest.raises(DeviceMemoryError, match="on the GPU: the copy, "), allocating("all", (2,), np.float32),
+        allocating("the copy", (3,), np.float32),
+    ):
+        raise OutOfMemoryError("Out of memory allocating 512 bytes")
+
+
 @pytest.mark.parametrize("workspace", [True, False])
 def test_out_of_memory_names_the_allocation_and_what_helps(workspace: bool) -> None:
     with backend.gpu_options(workspace=64 << 20), pytest.raises(DeviceMemoryError) as caught:  # noqa: SIM117

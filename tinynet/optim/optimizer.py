@@ -93,7 +93,9 @@ class Optimizer:
                 for name, parameter in group["params"].items() if gradients.get(name) is not None
             ]
             before += [(slots, dict(slots)) for _, _, slots in rows]
-            fused = cuda.fit(*(x for p, g, slots in rows for x in (p, g, *_arrays(slots).values()))) if rows else False
+            arrays = [x for p, g, slots in rows for x in (p, g, *_arrays(slots).values())]
+            array_module(flag, *arrays)                         # of several GPUs: an error before anything is changed
+            fused = cuda.fit(*arrays) if rows else False
             if rows and (fused or flag is None or bool(flag.all())):        # memory for all, before any is changed
                 groups.append((group, rows, {id(slots) for p, _, slots in rows if self.begin(p, slots, group)}, fused))
         for group, rows, fresh, fused in groups:

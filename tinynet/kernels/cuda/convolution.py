@@ -130,7 +130,8 @@ def correlate_weight_gradient(x: Array, dy: Array, geometry: Any, groups: int, a
     if way == "winograd4x4":
         return winograd.weight_gradient(x, dy, geometry)
     if way == "depthwise":
-        dw, kind = xp.empty(shape, dtype=x.dtype), index_type(x.size, dy.size)
+        with allocating("the weight gradient of a convolution", shape, x.dtype):
+            dw, kind = xp.empty(shape, dtype=x.dtype), index_type(x.size, dy.size)
         launch("depthwise", "depthwise_weight_gradient", (x.dtype, kind), (
             x, dy, dw, window(geometry), kind(channels), kind(filters // channels), kind(x.shape[0])),
             threads=dw.size, block=block_for(x.shape[0] * prod(geometry.out)), grid=(dw.size,))
@@ -151,7 +152,8 @@ def correlate_weight_gradient(x: Array, dy: Array, geometry: Any, groups: int, a
         return total.reshape(shape)
     for start, size, columns in _columns(x, geometry, groups):
         rows = _gathered(signal, start, size, P, groups)
-        part = product(rows, Factor(columns.array.swapaxes(1, 2), columns.scale))     # (G, O/G, C/G·K)
+        with allocating("the products of a convolution's gradient", shape, x.dtype, workspace=True):
+            part = product(rows, Factor(columns.array.swapaxes(1, 2), columns.scale))     # (G, O/G, C/G·K)
         total = part if total is None else xp.add(total, part, out=total)
     assert total is not None
     return total.reshape(shape)

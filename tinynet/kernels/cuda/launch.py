@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,11 @@ def watched(kernel: str, arguments: Sequence[Any], run: Callable[[], Any]) -> An
     return run() if _watch is None else _watch(kernel, arguments, run)
 
 
+def beside(x: Array) -> AbstractContextManager[Any]:
+    """Within the block the GPU that x is on is the current one: there a kernel runs, whatever the arrays are that it is given."""
+    return x.device if hasattr(x.device, "__enter__") else nullcontext()
+
+
 def launch(
     name: str, kernel: str, types: Sequence[Any], arguments: Sequence[Any], *,
     threads: int, block: int = THREADS, grid: tuple[int, ...] | None = None, also: Sequence[Array] = (),
@@ -120,11 +125,12 @@ def launch(
             )
         if not x.flags.c_contiguous:
             raise AssertionError(f"{kernel}: an array of shape {x.shape} is not in C order")
-    function = _function(xp, number, name, expression(kernel, *types))
-    if _watch is None:
-        function(grid, (block,), tuple(arguments))
-    else:
-        _watch(kernel, (*arguments, *also), lambda: function(grid, (block,), tuple(arguments)))
+    with beside(arrays[0]):
+        function = _function(xp, number, name, expression(kernel, *types))
+        if _watch is None:
+            function(grid, (block,), tuple(arguments))
+        else:
+            _watch(kernel, (*arguments, *also), lambda: function(grid, (block,), tuple(arguments)))
 
 
 def _function(xp: Any, device: int, name: str, wanted: str) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...backend import Array, array_module
 from .launch import dense, index_type, launch, window
+from .memory import allocating
 
 MEETINGS = {"sum": 0, "overwrite": 1, "largest": 2}
 """What happens where several switches point to one cell: enum Meeting of max_pool.cu."""
@@ -19,8 +20,10 @@ def max_pool(x: Array, geometry: Any, switches: bool) -> tuple[Array, Array | No
     """(y, switches or None). x: (N, C, *size). y: (N, C, *out). switches: int64 of that shape, flat indices into a plane."""
     x, xp = dense(x), array_module(x)
     shape = (*x.shape[:2], *geometry.out)
-    y = xp.empty(shape, dtype=x.dtype)
-    indices = xp.empty(shape, dtype=np.int64) if switches else None
+    with allocating("the output of a max-pooling", shape, x.dtype):
+        y = xp.empty(shape, dtype=x.dtype)
+    with allocating("the switches of a max-pooling", shape, np.int64):
+        indices = xp.empty(shape, dtype=np.int64) if switches else None
     kind = index_type(x.size, y.size)
     launch("max_pool", "max_pool", (x.dtype, kind), (
         x, y, indices, window(geometry), x.dtype.type(-inf), kind(y.size)), threads=y.size)
@@ -52,7 +55,8 @@ def unpool(values: Array, switches: Array, size: Sequence[int], n: int, meeting:
     xp, values, switches, size = array_module(values, switches), dense(values), dense(switches), tuple(size)
     kind, mode = index_type(values.size, prod(size)), np.int32(MEETINGS[meeting])
     if geometry is not None:
-        out = xp.empty(size, dtype=values.dtype)
+        with allocating("what the switches of a max-pooling put back", size, values.dtype):
+            out = xp.empty(size, dtype=values.dtype)
         if values.size == 0:
             out.fill(0)
             return out

@@ -28,6 +28,8 @@ def allocating(what: str, shape: Sequence[int], dtype: Any, workspace: bool = Fa
     """
     try:
         yield
+    except DeviceMemoryError:                                   # another one, which has said so itself
+        raise
     except MemoryError:
         size = prod(shape) * np.dtype(dtype).itemsize / (1 << 20)
         smaller = max(current_gpu_options().workspace >> 22, 1)

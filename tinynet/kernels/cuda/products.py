@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...backend import Array, array_module, current_gpu_options
-from .launch import here, watched
+from .launch import beside, here, watched
+from .memory import allocating
 
 
 class Factor(NamedTuple):
@@ -34,7 +35,8 @@ def factor(x: Array) -> Factor:
     power = xp.floor(14 - xp.log2(largest))
     # Nothing to scale in zeros, and nothing that would help infinities; 2¹²⁷ is the largest power of two.
     scale = xp.exp2(xp.where(xp.isfinite(power), xp.clip(power, -127, 127), xp.zeros((), dtype=x.dtype)))
-    return Factor((x * scale).astype(np.float16), scale)
+    with allocating("the float16 copy of a factor", x.shape, np.float16):
+        return Factor((x * scale).astype(np.float16), scale)
 
 
 def product(a: Factor, b: Factor, y: Array | None = None) -> Array:
@@ -90,12 +92,13 @@ def _gemm(xp: Any, a: Array, b: Array, y: Array | None) -> Array:
     compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 else cublas.CUBLAS_COMPUTE_32F
     compute = cublas.CUBLAS_COMPUTE_64F if made is np.float64 else compute
     one, zero = np.ones(1, made), np.zeros(1, made)
-    cublas.gemmStridedBatchedEx(
-        xp.cuda.get_cublas_handle(), int(b_transposed), int(a_transposed), n, m, k, one.ctypes.data,
-        b.data.ptr, kinds[b.dtype], k if b_transposed else n, k * n if prod(b.shape[:-2]) > 1 else 0,
-        a.data.ptr, kinds[a.dtype], m if a_transposed else k, m * k if prod(a.shape[:-2]) > 1 else 0, zero.ctypes.data,
-        y.data.ptr, kinds[y.dtype], n, m * n, prod(batch), compute, cublas.CUBLAS_GEMM_DEFAULT,
-    )
+    with beside(a):
+        cublas.gemmStridedBatchedEx(
+            xp.cuda.get_cublas_handle(), int(b_transposed), int(a_transposed), n, m, k, one.ctypes.data,
+            b.data.ptr, kinds[b.dtype], k if b_transposed else n, k * n if prod(b.shape[:-2]) > 1 else 0,
+            a.data.ptr, kinds[a.dtype], m if a_transposed else k, m * k if prod(a.shape[:-2]) > 1 else 0, zero.ctypes.data,
+            y.data.ptr, kinds[y.dtype], n, m * n, prod(batch), compute, cublas.CUBLAS_GEMM_DEFAULT,
+        )
     return y
 
 

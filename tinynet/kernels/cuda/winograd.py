@@ -48,9 +48,11 @@ def weight_gradient(x: Array, dy: Array, geometry: Any) -> Array:
     for start, size in chunks(tiles(x.shape[0], geometry), _PLACES * (c + o) * x.dtype.itemsize):
         e = factor(_transformed(("winograd", "winograd_signal"), dy, geometry, start, size))
         v = factor(_transformed(("winograd", "winograd_input"), x, geometry, start, size))
-        part = product(e, Factor(v.array.swapaxes(1, 2), v.scale))              # (36, O, C)
+        with allocating("the products of Winograd's algorithm", (_PLACES, o, c), x.dtype, workspace=True):
+            part = product(e, Factor(v.array.swapaxes(1, 2), v.scale))          # (36, O, C)
         total = part if total is None else xp.add(total, part, out=total)
-    dw, kind = xp.empty((o, c, 3, 3), dtype=x.dtype), index_type(_PLACES * o * c)
+    with allocating("the weight gradient of a convolution", (o, c, 3, 3), x.dtype):
+        dw, kind = xp.empty((o, c, 3, 3), dtype=x.dtype), index_type(_PLACES * o * c)
     launch("winograd", "winograd_weight_gradient", (x.dtype, kind), (total, dw, kind(o * c)), threads=o * c)
     return dw
 
