@@ -121,7 +121,7 @@ def test_a_target_is_reached_open_or_out_of_reach() -> None:
     assert lines[1].endswith("| 0.40 | 0.80 | 0.41 |  |  | out of reach: the floor is above it |")      # B did not measure it
 
 
-def test_the_clock_counts_every_kind_of_layer_once_and_changes_nothing() -> None:
+def test_the_clock_counts_every_kind_of_layer_once_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def build() -> nn.Sequential:
         rng = np.random.default_rng(0)
         return nn.Sequential(
@@ -138,6 +138,12 @@ def test_the_clock_counts_every_kind_of_layer_once_and_changes_nothing() -> None
             np.testing.assert_array_equal(step(watched), step(model))
             whole, kinds = where.clocked(clock, lambda step=step: step(watched), 2)
             assert min(kinds.values()) > 0 and sum(kinds.values()) < whole
+    linear, ticks = nn.Linear(3, 2, rng=np.random.default_rng(0)), iter(range(100))
+    clock = where.Clock(linear)
+    with monkeypatch.context() as patch:
+        patch.setattr(where.time, "perf_counter", lambda: next(ticks))
+        linear.gradients(nn.Linear.Saved(x[0, :, :3, 0]), x[0, :, :2, 0])       # which calls two more of its methods
+    assert clock.seconds == {"linear layers": 1}
     lines = where.where_table([{"name": "net: inference", "step": 10.0, "kinds": dict.fromkeys(where.KINDS, 2.0),
                                 "floors": dict.fromkeys(where.KINDS, 1.0)}]).splitlines()
     assert lines[2] == "| net: inference | 10.0 | 2.0 (1.0) | 2.0 (1.0) | 2.0 (1.0) | 2.0 (1.0) | 2.0 |"

@@ -77,6 +77,7 @@ def test_only_an_openblas_for_avx512_has_such_kernels() -> None:
         ([{"user_api": "blas", "internal_api": "openblas", "architecture": "SkylakeX"}], True),
         ([{"user_api": "blas", "internal_api": "openblas", "architecture": "Haswell"}], False),
         ([{"user_api": "blas", "internal_api": "mkl"}], False),
+        ([{"user_api": "blas", "internal_api": "blis", "architecture": "SkylakeX"}], False),
         ([{"user_api": "openmp", "internal_api": "openmp"}], False),
         ([], False),
     ):
