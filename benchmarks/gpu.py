@@ -282,10 +282,11 @@ class Bench:
         for photo in (backend.to_host(some[:1]) for some in x):
             maps = backend.to_host(record(model, self.move(photo), layer).output)[0]
             places = [np.unravel_index(int(map.argmax()), map.shape) for map in maps[:4]]
-            photos.append(Photo(photo, [unit_walk(k, [int(p) for p in place], field, photo) for k, place in enumerate(places)]))
+            walks = [unit_walk(k, [int(p) for p in place], field, photo) for k, place in enumerate(places)]
+            photos.append(Photo(0, photo, walks))
 
         def atlas(i: int) -> None:
-            list(UnitWalks([project], layer).run([photos[i : i + 1]], Shards(1)))
+            list(UnitWalks([project], layer).run([photos[i : i + 1]], Shards(1), lambda found: None))
 
         def torch_atlas(i: int) -> None:
             for channel in range(4):

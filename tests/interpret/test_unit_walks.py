@@ -44,12 +44,15 @@ def units_of(model: nn.Layer, layer: str, x: np.ndarray) -> list[tuple[int, ...]
 def check(model: nn.Layer, layer: str, xs: list[np.ndarray], ways: list[Attribution]) -> int:
     """How many of the pictures are of parts."""
     field, small = receptive_field(model, layer), 0
-    photos = [Photo(x, [unit_walk(channel, list(place), field, x) for channel, *place in units_of(model, layer, x)]) for x in xs]
+    units = units_of(model, layer, xs[0])
+    photos = [Photo(i, x, [unit_walk(channel, list(place), field, x) for channel, *place in units]) for i, x in enumerate(xs)]
     with Shards(2) as shards:
-        (given,) = UnitWalks(ways, layer).run([photos], shards)
+        (given,) = UnitWalks(ways, layer).run([photos], shards, lambda found: found)
     assert len(given) == sum(len(photo.walks) for photo in photos)
+    met: set[tuple[int, int]] = set()
     for photo, walk, rows, columns, pictures in given:
-        x, unit = photos[photo].x, photos[photo].walks[walk].unit
+        x, unit = photo.x, photo.walks[walk].unit
+        met.add((photo.name, walk))
         inside = np.zeros(x.shape[2:], bool)
         inside[rows, columns] = True
         small += not inside.all()
@@ -59,6 +62,7 @@ def check(model: nn.Layer, layer: str, xs: list[np.ndarray], ways: list[Attribut
             most = np.abs(whole).max()
             np.testing.assert_allclose(picture, whole[:, rows, columns], rtol=0, atol=1e-13 * most, err_msg=f"{layer} {unit}")
             assert not whole[:, ~inside].any()
+    assert len(met) == len(given)
     return small
 
 
@@ -116,7 +120,7 @@ def test_what_is_not_known_to_be_local_goes_over_the_whole_photo_and_alone(odd: 
     x = values(1, (1, 3, 24, 25))
     walks = [unit_walk(unit[0], list(unit[1:]), None, x) for unit in units_of(model, "pool", x)]
     with Shards(1) as shards:
-        (given,) = UnitWalks([saliency(model)], "pool").run([[Photo(x, walks)]], shards)
+        (given,) = UnitWalks([saliency(model)], "pool").run([[Photo(0, x, walks)]], shards, lambda found: found)
     y = model(x)
     for _, walk, rows, columns, (picture,) in given:
         whole = saliency(model).attribute(x, layer="pool", unit=walks[walk].unit)[0] * y[(0, *walks[walk].unit)]
@@ -129,13 +133,17 @@ def test_walks_that_go_together_take_no_more_than_the_bound(fit: int, monkeypatc
     model, _, _ = pair("overlapping")
     xs, sizes, plain = [values(i, (1, 3, 61, 50)) for i in range(3)], [], Attribution.back
     walk = unit_walk(0, [3, 3], receptive_field(model, "relu1"), xs[0])
-    part = UnitWalks([deconvnet(model)], "relu1")._batch([Photo(xs[0], [walk])], [0]).parts[0]
+    part = UnitWalks([deconvnet(model)], "relu1")._batch([(Photo(0, xs[0], [walk]), [0])]).parts[0]
     cells: list[int] = [8]
     below(model, "relu1").infer(                                # type: ignore[call-arg]
         xs[0][..., part.rows, part.columns], lambda path, _, y: cells.append(y.nbytes))
     monkeypatch.setattr(unit_walks, "CPU_BYTES", fit * sum(cells))
     monkeypatch.setattr(Attribution, "back", lambda self, taken, signal, keep=True: (
         sizes.append(len(signal)) if self.model is not model else None, plain(self, taken, signal, keep))[1])
+    check(model, "relu1", xs, [deconvnet(model)])
+    assert sorted(sizes) == {0: [1] * 18, 1: [1] * 18, 4: [2] * 3 + [4] * 3, 9: [6] * 3}[fit]
+    sizes.clear()
+    monkeypatch.setattr(unit_walks, "PICTURE_BYTES", max(1, fit) * xs[0].nbytes + 1)    # a photo of more walks goes up again
     check(model, "relu1", xs, [deconvnet(model)])
     assert sorted(sizes) == {0: [1] * 18, 1: [1] * 18, 4: [2] * 3 + [4] * 3, 9: [6] * 3}[fit]
 

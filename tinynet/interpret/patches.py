@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -105,7 +104,8 @@ def unit_patches(
     control: a model of the same structure with other weights; its walk begins with the same value at the same place.
     side: reduce what is larger to that many pixels along its longer edge. steps: of deletion and insertion; 0: leave them out.
     workers: threads, which share the photos.
-    Every photo goes through the model once. Raises ArgumentError for an unknown layer or channel.
+    Every photo is read once, and goes up once (more often for very many units: unit_walks.PICTURE_BYTES). Raises ArgumentError
+    for an unknown layer or channel.
     """
     found = top[layer]
     channels = range(len(found.values)) if channels is None else channels
@@ -126,39 +126,31 @@ def unit_patches(
         x = read_photo(ways[0].model, dataset, image, transform)
         if x is None:
             raise FileError(f"photo {image} was readable when the top activations were found, and is broken now")
-        return Photo(x, [unit_walk(channel, found.positions[channel, rank].tolist(), field, x) for channel, rank in tasks[image]])
+        walks = [unit_walk(channel, found.positions[channel, rank].tolist(), field, x) for channel, rank in tasks[image]]
+        return Photo(image, x, walks)
 
-    def done(chunk: list[int], photos: list[Photo], given: list[Found]) -> None:
-        strongest = []
-        for number, i, rows, columns, pictures in given:
-            (channel, rank), x, unit = tasks[chunk[number]][i], photos[number].x, photos[number].walks[i].unit
-            where = window(field, unit[1:], x.shape[2:])
-            inside = where._replace(top=where.top - rows.start, left=where.left - columns.start)
-            made[channel, rank] = [reduced(tile, side) for tile in (cut(x[0], where), *(cut(p, inside) for p in pictures))]
-            if steps and rank == 0:
-                whole = np.zeros_like(x)
-                whole[0, :, rows, columns] = pictures[0]
-                strongest.append((unit, x, whole, seen(where, x.shape[2:])))
-        each = shards.each if array_module(beside_model(model, x)) is np else map
-        areas.update(each(lambda one: (one[0][0], _areas(model, layer, steps, *one)), strongest))
+    def finish(given: Found) -> None:
+        channel, rank = tasks[given.photo.name][given.walk]
+        x, unit, pictures = given.photo.x, given.photo.walks[given.walk].unit, given.pictures
+        where = window(field, unit[1:], x.shape[2:])
+        inside = where._replace(top=where.top - given.rows.start, left=where.left - given.columns.start)
+        made[channel, rank] = [reduced(tile, side) for tile in (cut(x[0], where), *(cut(p, inside) for p in pictures))]
+        if steps and rank == 0:
+            whole = np.zeros_like(x)
+            whole[0, :, given.rows, given.columns] = pictures[0]
+            areas[channel] = _areas(model, layer, steps, unit, x, whole, seen(where, x.shape[2:]))
 
     from tqdm import tqdm
 
-    waiting: deque[tuple[list[int], list[Photo]]] = deque()
-
     def chunks() -> Iterator[list[Photo]]:
         for begin in range(0, len(images), _CHUNK):
-            chunk = images[begin : begin + _CHUNK]
-            waiting.append((chunk, shards.each(photo, chunk)))
-            yield waiting[-1][1]
+            yield shards.each(photo, images[begin : begin + _CHUNK])
 
     bar = tqdm(total=len(images), unit="photo", desc=f"projections of {layer}", leave=False,
                disable=not (progress and sys.stderr.isatty()))
     with bar, Shards(workers) as shards:
-        for given in UnitWalks(ways, layer).run(chunks(), shards):
-            chunk, photos = waiting.popleft()
-            done(chunk, photos, given)
-            bar.update(len(chunk))
+        for number, _ in enumerate(UnitWalks(ways, layer).run(chunks(), shards, finish)):
+            bar.update(min(_CHUNK, len(images) - number * _CHUNK))
     return [_gather(channel, found, made, areas.get(channel)) for channel in channels]
 
 

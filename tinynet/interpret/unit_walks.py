@@ -1,14 +1,15 @@
 """Walks back from units of many photos, many at a time.
 
-Every photo goes up once. By its record a batch of signals goes back, one for each of its units, over the part of the photo that
-the unit sees where that is not nearly all (part.py). On a GPU several photos go together; they travel ahead in pinned memory, the
-values that the walks begin with stay there, and the host waits for the pictures of the photos before alone.
+Every photo goes up once (once more for very many units). By its record a batch of signals goes back, one for each of its units,
+over the part of the photo that the unit sees where that is not nearly all (part.py). On a GPU several photos go together; they
+travel ahead in pinned memory, the values that the walks begin with stay there, and the host waits for the pictures of the photos
+before alone.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ CPU_BYTES, GPU_BYTES = 8 << 20, 2 << 30
 """What the maps of the walks that go together, and those of the photos that go up together, take at most where they are more than
 one: on a CPU so little that it stays near a core.
 """
+PICTURE_BYTES = 64 << 20
+"""What the pictures take on a CPU, at most, that one batch gives if it is more than one; on a GPU GPU_BYTES."""
 _MOST = 0.75
 """Share of a photo from which on a walk goes over all of it."""
 
@@ -39,8 +42,9 @@ class Walk(NamedTuple):
 
 
 class Photo(NamedTuple):
-    """A photo (1, C, H, W) on the host, as the model takes it, and its walks."""
+    """A photo (1, C, H, W) on the host, as the model takes it, and its walks. name: what its owner knows it by."""
 
+    name: int
     x: np.ndarray
     walks: Sequence[Walk]
 
@@ -48,7 +52,7 @@ class Photo(NamedTuple):
 class Found(NamedTuple):
     """What a walk gave by each way, (C, h, w) on the host: of these rows and columns of the photo, and 0 everywhere else."""
 
-    photo: int
+    photo: Photo
     walk: int
     rows: slice
     columns: slice
@@ -56,12 +60,12 @@ class Found(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Photos of one size that go up together, and all their walks."""
+    """Photos of one size that go up together, and walks of theirs."""
 
     x: np.ndarray
     """(N, C, H, W)."""
-    walks: list[tuple[int, int]]
-    """Which photo of the chunk, and which of its walks."""
+    walks: list[tuple[Photo, int]]
+    """Each with its photo."""
     parts: list[Part]
     """Of each walk, all of one size."""
     table: np.ndarray
@@ -94,12 +98,19 @@ class UnitWalks:
         """An array that lives where the model does."""
         return next((p for p in self.ways[0].model.named_parameters().values() if p.dtype.kind == "f"), np.empty(0, np.float32))
 
-    def run(self, chunks: Iterable[Sequence[Photo]], shards: Shards) -> Iterator[list[Found]]:
-        """What the walks of each chunk of photos gave, in any order."""
+    def run(self, chunks: Iterable[Sequence[Photo]], shards: Shards, finish: Callable[[Found], Any]) -> Iterator[list[Any]]:
+        """What `finish` made of the walks of each chunk of photos, in any order. The thread of a batch calls it behind that."""
+
+        def finished(batch: _Batch, pictures: Sequence[Array]) -> list[Any]:
+            return [
+                finish(Found(*walk, cut.rows, cut.columns, [picture[i] for picture in pictures]))
+                for i, (walk, cut) in enumerate(zip(batch.walks, batch.parts, strict=True))
+            ]
+
         if array_module(self.like) is np:
             for photos in chunks:
-                given = shards.each(lambda batch: _found(batch, self._back(batch.x, batch.table, batch)), self._batches(photos))
-                yield [found for some in given for found in some]
+                given = shards.each(lambda batch: finished(batch, self._back(batch.x, batch.table, batch)), self._batches(photos))
+                yield [one for some in given for one in some]
             return
         waiting: deque[tuple[_Batch, bool]] = deque()           # on their way to the GPU
 
@@ -115,32 +126,44 @@ class UnitWalks:
                 batch, last = waiting.popleft()
                 yield batch, last, *self._back(x, table, batch)
 
-        chunk: list[Found] = []
+        chunk: list[Any] = []
         for batch, last, *pictures in fetched(results()):       # when the next batch is queued
-            chunk += _found(batch, pictures)
+            chunk += finished(batch, pictures)
             if last:
                 yield chunk
                 chunk = []
 
     def _batches(self, photos: Sequence[Photo]) -> list[_Batch]:
-        """On a CPU a photo each, whatever the number of threads is; on a GPU as many as fit."""
-        alike: dict[tuple[int, ...], list[int]] = {}
-        for number, photo in enumerate(photos):
-            alike.setdefault(photo.x.shape[1:], []).append(number)
+        """On a CPU a photo each, whatever the number of threads; on a GPU as many as fit. One of very many walks goes again."""
+        alike: dict[tuple[int, ...], list[Photo]] = {}
+        for photo in photos:
+            alike.setdefault(photo.x.shape[1:], []).append(photo)
         made: list[_Batch] = []
-        for shape, numbers in alike.items():
-            count = 1 if array_module(self.like) is np or not self.alone else self._sized(shape).at_once
-            made += [self._batch(photos, numbers[begin : begin + count]) for begin in range(0, len(numbers), count)]
+        for shape, those in alike.items():
+            host = array_module(self.like) is np
+            count = 1 if host or not self.alone else self._sized(shape).at_once
+            room = (PICTURE_BYTES if host else GPU_BYTES) // (prod(shape) * self.like.dtype.itemsize * len(self.ways))
+            some: dict[int, list[int]] = {}                     # photo → its walks, of the next batch
+            for number, photo in enumerate(those):
+                for walk in range(len(photo.walks)):
+                    full = sum(map(len, some.values())) >= max(1, room)
+                    if full or (number not in some and len(some) == count):
+                        made.append(self._batch([(those[i], walks) for i, walks in some.items()]))
+                        some = {}
+                    some.setdefault(number, []).append(walk)
+            if some:
+                made.append(self._batch([(those[i], walks) for i, walks in some.items()]))
         return made
 
-    def _batch(self, photos: Sequence[Photo], numbers: list[int]) -> _Batch:
-        x = np.concatenate([photos[number].x for number in numbers]) if len(numbers) > 1 else photos[numbers[0]].x
+    def _batch(self, chosen: list[tuple[Photo, list[int]]]) -> _Batch:
+        x = np.concatenate([photo.x for photo, _ in chosen]) if len(chosen) > 1 else chosen[0][0].x
         size, walks, parts, table = x.shape[2:], [], [], []
         least = size if self.grid is None else length(self.grid, size)
         lattice = self.grid if prod(least) <= _MOST * prod(size) else None
-        for image, number in enumerate(numbers):
-            for i, (unit, rows, columns) in enumerate(photos[number].walks):
-                walks.append((number, i))
+        for image, (photo, numbers) in enumerate(chosen):
+            for number in numbers:
+                unit, rows, columns = photo.walks[number]
+                walks.append((photo, number))
                 parts.append(part(lattice, rows, columns, unit[1:], size, least))
                 table.append((image, parts[-1].rows.start, parts[-1].columns.start, *unit, *parts[-1].position))
         return _Batch(x, walks, parts, np.array(table, np.int64))
@@ -186,11 +209,4 @@ class UnitWalks:
         return found
 
 
-def _found(batch: _Batch, pictures: Sequence[Array]) -> list[Found]:
-    return [
-        Found(*walk, cut.rows, cut.columns, [picture[i] for picture in pictures])
-        for i, (walk, cut) in enumerate(zip(batch.walks, batch.parts, strict=True))
-    ]
-
-
-__all__ = ["CPU_BYTES", "GPU_BYTES", "Found", "Photo", "UnitWalks", "Walk"]
+__all__ = ["CPU_BYTES", "GPU_BYTES", "PICTURE_BYTES", "Found", "Photo", "UnitWalks", "Walk"]
