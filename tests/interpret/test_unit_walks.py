@@ -69,12 +69,63 @@ def check(model: nn.Layer, layer: str, xs: list[np.ndarray], ways: list[Attribut
 @pytest.mark.parametrize("name", NETS)
 def test_parts_give_what_whole_photos_give(name: str) -> None:
     model, _, _ = pair(name)
-    ways: list[Attribution] = [deconvnet(model), saliency(model), guided_backprop(model), deconvnet(model, overlap="max")]
+    ways: list[Attribution] = [deconvnet(model), saliency(model), guided_backprop(model)]
     size = {"overlapping": (61, 50), "squeeze": (96, 83), "residual": (47, 58), "mixed": (19, 20)}[name]
     xs = [values(i, (1, 3, *size)) for i in range(2)]
     small = {layer: check(model, layer, xs, ways) for layer in NETS[name][3]}
     first = NETS[name][3][0]
     assert name == "mixed" or (small[first] > 0 and sum(count > 0 for count in small.values()) >= len(small) // 2), small
+
+
+def of(*layers: nn.Layer) -> tuple[nn.Sequential, str]:
+    """A network with drawn weights that ends in a ReLU, and the path of that."""
+    return randomise(nn.Sequential(*layers, nn.ReLU()), 0), str(len(layers))
+
+
+class Twice(nn.Sequential):
+    """A container with walks of its own."""
+
+    def walk(self, x, *how):                                    # type: ignore[no-untyped-def]
+        return super().walk(2 * x, *how)
+
+    def infer(self, x, *how):                                   # type: ignore[no-untyped-def]
+        return super().infer(2 * x, *how)
+
+
+@pytest.mark.parametrize("size", [(30, 30), (27, 20), (9, 9)])
+@pytest.mark.parametrize(("model", "layer"), [
+    of(nn.MaxPool2d(4, 1, 1, dilation=2), nn.Upsample(scale_factor=1 / 3), nn.Conv2d(3, 3, 1, padding=1)),
+    of(nn.Upsample(scale_factor=0.5), nn.AvgPool2d(3, 2, ceil_mode=True), nn.Conv2d(3, 3, 1)),
+    of(nn.Conv2d(3, 4, 3, 2, padding=1), nn.ConvTranspose2d(4, 4, 1, 2, padding=3), nn.Conv2d(4, 4, 3, padding=1)),
+    of(nn.AvgPool2d(1, 2, ceil_mode=True), nn.ConvTranspose2d(3, 3, 3, 1, padding=3), nn.Conv2d(3, 3, 3, padding=2)),
+    of(Twice(nn.Conv2d(3, 3, 3)), nn.Conv2d(3, 3, 3)),
+])
+def test_what_a_part_would_change_goes_over_the_whole_photo(model: nn.Sequential, layer: str, size: tuple[int, int]) -> None:
+    assert check(model, layer, [values(0, (1, 3, *size))], [deconvnet(model), saliency(model)]) == 0
+
+
+def test_branches_of_different_strides_that_fit_one_size_go_over_the_whole_photo() -> None:
+    model, layer = of(nn.Residual(a=nn.Conv2d(3, 3, 1, 2), b=nn.Conv2d(3, 3, 5)), nn.Conv2d(3, 3, 1))
+    assert receptive_field(model, layer) is None
+    assert check(model, layer, [values(0, (1, 3, 9, 9))], [saliency(model)]) == 0
+
+
+def test_the_largest_of_overlapping_windows_needs_the_whole_photo() -> None:
+    """A 0 from a window beyond the part may be the largest in a cell."""
+    for layers in ([nn.Conv2d(3, 4, 1), nn.MaxPool2d(3, 1, 1), nn.Conv2d(4, 4, 3)], [nn.MaxPool2d(3, 1, 1), nn.Conv2d(3, 4, 3)]):
+        model, layer = of(*layers)
+        x = [values(0, (1, 3, 30, 30))]
+        assert check(model, layer, x, [deconvnet(model, overlap="max")]) == 0
+        assert check(model, layer, x, [deconvnet(model)]) > 0
+
+
+def test_ways_that_need_different_parts_go_over_the_whole_photo() -> None:
+    """The second computes statistics of its batch: no image of it is alone."""
+    fixed, _ = of(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))
+    moving, layer = of(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3, track_running_stats=False))
+    assert check(fixed, layer, [values(0, (1, 3, 24, 24))], [saliency(fixed), saliency(moving)][:1]) > 0
+    walks = UnitWalks([saliency(fixed), saliency(moving)], layer)
+    assert walks.grid is None
 
 
 @settings(deadline=None, max_examples=60)

@@ -25,6 +25,10 @@ class Attribution:
     """
 
     name = "attribution"
+    local = False
+    """Whether the rule makes nothing of a signal of 0, and a cell's share from its window alone, wherever in the map that is.
+    Then a walk from a unit may go over the part of the photo that it sees; a subclass with such a rule says so.
+    """
 
     def __init__(self, model: Layer, workers: int | None = None) -> None:
         self.model, self.workers = model, workers

@@ -121,6 +121,7 @@ class deconvnet(Attribution):
             raise ArgumentError(f'deconvnet: expected overlap "sum" or "max", got {overlap!r}')
         super().__init__(model, workers)
         self.overlap = overlap
+        self.local = overlap == "sum"                           # with "max" a 0 from a window elsewhere may be a cell's largest
 
     def step(self, path: str, layer: Layer, saved: Any, signal: Array) -> Array:
         if self.overlap == "max" and isinstance(layer, _MaxPool):

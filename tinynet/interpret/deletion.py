@@ -105,7 +105,9 @@ def unit_areas(
     xp, channel = array_module(x), unit[0]
     random = xp.asarray(np.random.default_rng(0).random(map.shape).astype(str(map.dtype)))
     order = _order(x, xp.concatenate([map, random]), within, steps, "even")
-    rows, columns, position = parts.part(parts.grid(model, layer), order.rows, order.columns, unit[1:], x.shape[2:])
+    grid, size = parts.grid(model, layer), x.shape[2:]
+    least = (0, 0) if grid is None else parts.length(grid, size)
+    rows, columns, position = parts.part(grid, order.rows, order.columns, unit[1:], size, least)
     order = order.moved(-rows.start, -columns.start)
     shown, mean, blurred = (v[..., rows, columns] for v in (x, _baseline(x, "mean"), _baseline(x, "blur")))
     with Shards(workers) as shards:

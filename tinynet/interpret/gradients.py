@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module
-from ..distributed import Shards
+from ..distributed.memory import MOST, KeptMemory
 from ..errors import ArgumentError, ShapeError
 from ..nn import Layer
 from .attribution import Attribution
@@ -24,6 +24,7 @@ class saliency(Attribution):
     """
 
     name = "saliency"
+    local = True
 
     def __init__(self, model: Layer, absolute: bool = False, workers: int | None = None) -> None:
         super().__init__(model, workers)
@@ -38,6 +39,7 @@ class input_x_gradient(Attribution):
     """x · gradient (Shrikumar et al. 2016): of a network without biases the sum is the unit's value."""
 
     name = "input × gradient"
+    local = True
 
     def attribute(self, x: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None) -> Array:
         return x * super().attribute(x, target, layer=layer, unit=unit)
@@ -71,7 +73,7 @@ class _Averaged(Attribution):
                 return xp.stack(fork.back(self, x, mask), axis=1)
             return self.back(record(self.model, x, layer), mask)[:, None]
 
-        with Shards(self.workers):                              # keeps freed memory from one batch to the next
+        with KeptMemory(MOST):                                  # from one batch to the next
             while batch := list(islice(points, self.batch_size)):
                 found = self.share(gradients, xp.stack([x for _, _, x in batch]), xp.stack([mask[i] for _, i, _ in batch]))
                 for (weight, i, _), gradient in zip(batch, found, strict=True):

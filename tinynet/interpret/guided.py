@@ -16,6 +16,7 @@ class guided_backprop(Attribution):
     """guided_backprop(model).attribute(x, target=class). Sharp, and largely unrelated to the class (see deconvnet)."""
 
     name = "guided backprop"
+    local = True
 
     def step(self, path: str, layer: Layer, saved: Saved, signal: Array) -> Array:
         if isinstance(layer, _Rectifier):

@@ -17,13 +17,14 @@ import numpy as np
 
 from .. import nn
 from ..backend import Array, array_module
+from ..functional._check import integers
 from ..functional.max_pool import Switches
 from ..nn import Layer
 from ..nn.containers import Container
 from ..nn.layer import Saved
 from ..nn.norm import _BatchNorm
 from ..nn.receptive_field import receptive_fields
-from ..nn.split import below
+from ..nn.split import below, routes_plainly
 
 _LOCAL = {
     nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Identity,
@@ -112,7 +113,7 @@ def each_image_alone(model: Layer) -> bool:
 
 def _consists_of(model: Layer, kinds: set[type], local: bool) -> bool:
     return all(
-        isinstance(layer, (nn.Sequential, nn.Concat, nn.Residual)) if isinstance(layer, Container)
+        routes_plainly(layer) if isinstance(layer, Container)
         else type(layer) in kinds and _plain(layer, local)
         for _, layer in model.layers()
     )
@@ -121,6 +122,12 @@ def _consists_of(model: Layer, kinds: set[type], local: bool) -> bool:
 def _plain(layer: Layer, local: bool) -> bool:
     if isinstance(layer, _BatchNorm):
         return layer.fixed
+    if local and isinstance(layer, nn.Upsample):                # made smaller, a cell needs those beyond what it is made of
+        factors = layer.scale_factor if isinstance(layer.scale_factor, (tuple, list)) else (layer.scale_factor,)
+        return all(factor is not None and factor >= 1 for factor in factors)
+    if local and isinstance(layer, nn.ConvTranspose2d):         # more padding than the kernel reaches cuts cells off
+        given = (integers("part", name, getattr(layer, name), 2) for name in ("padding", "dilation", "kernel_size"))
+        return all(padding <= dilation * (kernel - 1) for padding, dilation, kernel in zip(*given, strict=True))
     if isinstance(layer, nn.Pad):                               # a mirrored border is made of cells that no window holds
         return len(layer.pad) <= 4 and (not local or (layer.mode == "constant" and min(layer.pad, default=0) >= 0))
     return not isinstance(layer, nn.Flatten) or layer.start_dim > 0

@@ -89,8 +89,9 @@ class UnitWalks:
 
     def __init__(self, ways: Sequence[Attribution], layer: str) -> None:
         self.ways, self.layer = [way.below(layer) for way in ways], layer
-        self.grid = grid(self.ways[0].model, layer)
         self.alone = all(each_image_alone(way.model) for way in self.ways)
+        grids = [grid(way.model, layer) if self.alone and way.local else None for way in self.ways]
+        self.grid = grids[0] if grids.count(grids[0]) == len(grids) else None
         self._sizes: dict[tuple[int, ...], _Sized] = {}
 
     @cached_property
@@ -204,7 +205,8 @@ class UnitWalks:
                     size = empty.output.shape[1:]
                 signal = xp.zeros((len(host), *size), dtype=values.dtype)
                 signal[(xp.arange(len(host)), *(place[some] for place in in_part))] = values[some]
-                made.append(way.back(kept, signal, keep=not self.alone))
+                picture, share = way.back(kept, signal, keep=not self.alone), values[some].reshape(-1, *[1] * (x.ndim - 1))
+                made.append(xp.where(share == 0, xp.zeros((), dtype=picture.dtype), picture))   # also where a slope is infinite
             found.append(made[0] if len(made) == 1 else xp.concatenate(made))
         return found
 

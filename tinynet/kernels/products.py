@@ -40,7 +40,10 @@ _BLOCK = (64, 512)
 
 
 def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
-    """a (…, M, K) times b (…, K, N): (…, M, N), into out if it is given. Arrays of NumPy or CuPy; out in lines of one piece."""
+    """a (…, M, K) times b (…, K, N): (…, M, N), into out if it is given. Arrays of NumPy or CuPy.
+
+    out: in lines of one piece, and nowhere where a or b is: it is written piece by piece.
+    """
     xp = array_module(a, b)
     if xp is not np or min(a.ndim, b.ndim) < 2 or a.dtype != np.float32 or b.dtype != np.float32:
         return xp.matmul(a, b, out=out)

@@ -70,9 +70,9 @@ def _child(child: Layer, field: ReceptiveField | None, path: str, name: str, fou
 
 
 def _union(fields: list[ReceptiveField | None]) -> ReceptiveField | None:
-    """What parallel branches see together."""
+    """What parallel branches see together; None also where they step at different distances, and fit for one size alone."""
     known = [field for field in fields if field is not None]
-    if len(known) < len(fields):
+    if len(known) < len(fields) or any(field.jump != known[0].jump for field in known):
         return None
     start = tuple(map(min, *(field.start for field in known))) if len(known) > 1 else known[0].start
     ends = [tuple(b + s for b, s in zip(field.start, field.size, strict=True)) for field in known]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from ..errors import ArgumentError
 from .containers import Concat, Container, Residual, Sequential, _visible
 from .layer import Layer, join
@@ -31,8 +33,15 @@ def below(model: Layer, last: str) -> Layer:
     return _below(model, last, "")
 
 
+def routes_plainly(model: Layer) -> TypeGuard[Sequential | Concat | Residual]:
+    """Whether it is a Sequential, Concat or Residual, or a subclass that leaves all walks to them."""
+    kind = next((kind for kind in (Sequential, Concat, Residual) if isinstance(model, kind)), None)
+    walks = ("forward", "__call__", "walk", "infer", "reverse")
+    return kind is not None and all(getattr(type(model), walk) is getattr(kind, walk) for walk in walks)
+
+
 def _below(model: Layer, last: str, path: str) -> Layer:
-    if not isinstance(model, (Sequential, Concat, Residual)):
+    if not routes_plainly(model):
         return model
     before: dict[str, Layer] = {}
     for name, child in model.named_children():
