@@ -98,10 +98,18 @@ class Twice(nn.Sequential):
     of(nn.Upsample(scale_factor=0.5), nn.AvgPool2d(3, 2, ceil_mode=True), nn.Conv2d(3, 3, 1)),
     of(nn.Conv2d(3, 4, 3, 2, padding=1), nn.ConvTranspose2d(4, 4, 1, 2, padding=3), nn.Conv2d(4, 4, 3, padding=1)),
     of(nn.AvgPool2d(1, 2, ceil_mode=True), nn.ConvTranspose2d(3, 3, 3, 1, padding=3), nn.Conv2d(3, 3, 3, padding=2)),
+    of(nn.MaxPool2d(1, 3), nn.ConvTranspose2d(3, 3, 2, 3, padding=2, dilation=2), nn.Conv2d(3, 3, 1, padding=1)),
     of(Twice(nn.Conv2d(3, 3, 3)), nn.Conv2d(3, 3, 3)),
 ])
 def test_what_a_part_would_change_goes_over_the_whole_photo(model: nn.Sequential, layer: str, size: tuple[int, int]) -> None:
     assert check(model, layer, [values(0, (1, 3, *size))], [deconvnet(model), saliency(model)]) == 0
+
+
+@pytest.mark.parametrize("how", [{"kernel_size": 4, "padding": 1}, {"kernel_size": 3, "padding": 1, "output_padding": 1},
+                                 {"kernel_size": 2}, {"kernel_size": 3, "padding": 1}])
+def test_a_transposed_convolution_that_doubles_a_map_has_parts(how: dict[str, int]) -> None:
+    model, layer = of(nn.MaxPool2d(2), nn.ConvTranspose2d(3, 3, stride=2, **how), nn.Conv2d(3, 3, 3, padding=1))
+    assert check(model, layer, [values(0, (1, 3, 30, 34))], [deconvnet(model)]) > 0
 
 
 def test_branches_of_different_strides_that_fit_one_size_go_over_the_whole_photo() -> None:

@@ -125,9 +125,10 @@ def _plain(layer: Layer, local: bool) -> bool:
     if local and isinstance(layer, nn.Upsample):                # made smaller, a cell needs those beyond what it is made of
         factors = layer.scale_factor if isinstance(layer.scale_factor, (tuple, list)) else (layer.scale_factor,)
         return all(factor is not None and factor >= 1 for factor in factors)
-    if local and isinstance(layer, nn.ConvTranspose2d):         # more padding than the kernel reaches cuts cells off
-        given = (integers("part", name, getattr(layer, name), 2) for name in ("padding", "dilation", "kernel_size"))
-        return all(padding <= dilation * (kernel - 1) for padding, dilation, kernel in zip(*given, strict=True))
+    if local and isinstance(layer, nn.ConvTranspose2d):         # padding that cuts cells off which more inputs bring back
+        names = ("padding", "output_padding", "kernel_size", "dilation", "stride")
+        given = (integers("part", name, getattr(layer, name), 2, 0) for name in names)
+        return all(pad <= d * (k - 1) + more - (s - 1) for pad, more, k, d, s in zip(*given, strict=True))
     if isinstance(layer, nn.Pad):                               # a mirrored border is made of cells that no window holds
         return len(layer.pad) <= 4 and (not local or (layer.mode == "constant" and min(layer.pad, default=0) >= 0))
     return not isinstance(layer, nn.Flatten) or layer.start_dim > 0
