@@ -82,6 +82,8 @@ import numpy as np
 from tinynet.distributed import Shards
 from tinynet.nn.group import current_member
 
+signal.signal(signal.SIGINT, signal.default_int_handler)     # a shell's background jobs begin with it ignored
+
 def work(part):
     if current_member().rank == WAITING:
         return current_member().sum(part)       # for which nobody else will come
