@@ -17,7 +17,8 @@ HERE = Path(__file__).parent
 PARTS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "nets": ("Networks", lambda record: table(record["nets"], peak(record))),
     "where": (
-        "Where a step goes\n\nA thread's time in the layers of each kind, of the same networks in another run, and their floors.",
+        "Where a step goes\n\nA thread's time in the layers of each kind, of the same networks in another run, and their floors. "
+        "Each figure\nis a median of its own, of seven steps, so a small rest may come out below zero.",
         lambda record: where_table(record["where"]),
     ),
     "looking": ("Looking inside, against Captum", lambda record: table(record["looking"], peak(record))),

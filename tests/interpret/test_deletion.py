@@ -192,6 +192,20 @@ def test_a_units_areas_are_those_of_the_whole_photo(layer: str, size: tuple[int,
             assert y[channel, at[0], at[1]] <= 0 or len({*found}) > 2
 
 
+def test_a_unit_that_sees_little_beside_padding_has_a_part_that_every_window_fits() -> None:
+    model = randomise(nn.Sequential(mean=nn.AvgPool2d(3, 3), conv=nn.Conv2d(3, 3, 2, (3, 1), (4, 3), (2, 1)), relu=nn.ReLU()))
+    size, asked = (30, 35), 0
+    x, map = values(0, (1, 3, *size)), values(1, (1, *size))
+    for unit in np.argwhere(record(model, x, "relu").output[0] > 0).tolist():
+        within = seen(window(receptive_field(model, "relu"), unit[1:], size), size)
+        if within.any():
+            how = {"layer": "relu", "unit": tuple(unit), "within": within, "steps": 3}
+            expected = [ask(model, x, map, **how).area[0] for ask in (deletion, insertion)]
+            np.testing.assert_allclose(unit_areas(model, x, map, "relu", tuple(unit), within, 3, 1)[:2], expected, atol=1e-10)
+            asked += 1
+    assert asked > 20
+
+
 def test_only_the_part_that_the_unit_sees_is_computed() -> None:
     model, x, sizes = strided(), values(0, (1, 3, 97, 300)), set()
     walk = model["conv1"].infer                                 # type: ignore[index]

@@ -131,9 +131,25 @@ def test_ways_that_need_different_parts_go_over_the_whole_photo() -> None:
     """The second computes statistics of its batch: no image of it is alone."""
     fixed, _ = of(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))
     moving, layer = of(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3, track_running_stats=False))
-    assert check(fixed, layer, [values(0, (1, 3, 24, 24))], [saliency(fixed), saliency(moving)][:1]) > 0
-    walks = UnitWalks([saliency(fixed), saliency(moving)], layer)
-    assert walks.grid is None
+    assert check(fixed, layer, [values(0, (1, 3, 24, 24))], [saliency(fixed)]) > 0
+    for ways in ([saliency(fixed), saliency(moving)], [saliency(fixed), deconvnet(fixed, overlap="max")]):
+        assert UnitWalks(ways, layer).grid is None
+
+
+def test_a_silent_unit_has_an_empty_picture_also_where_a_slope_is_infinite() -> None:
+    class Steep(saliency):
+        def step(self, path, layer, saved, signal):             # type: ignore[no-untyped-def]
+            with np.errstate(invalid="ignore"):
+                return super().step(path, layer, saved, signal) * np.inf
+
+    model, layer = of(nn.Conv2d(3, 4, 3))
+    x = values(0, (1, 3, 20, 20))
+    y = record(model, x, layer).output[0]
+    silent = tuple(np.argwhere(y == 0)[0].tolist())
+    photo = Photo(0, x, [unit_walk(silent[0], list(silent[1:]), receptive_field(model, layer), x)])
+    with Shards(1) as shards:
+        ((found,),) = UnitWalks([Steep(model)], layer).run([[photo]], shards, lambda found: found)
+    assert not found.pictures[0].any()
 
 
 @settings(deadline=None, max_examples=60)

@@ -90,7 +90,7 @@ class UnitWalks:
     def __init__(self, ways: Sequence[Attribution], layer: str) -> None:
         self.ways, self.layer = [way.below(layer) for way in ways], layer
         self.alone = all(each_image_alone(way.model) for way in self.ways)
-        grids = [grid(way.model, layer) if self.alone and way.local else None for way in self.ways]
+        grids = [grid(way.model, layer) if way.local else None for way in self.ways]    # of images that are alone, or None
         self.grid = grids[0] if grids.count(grids[0]) == len(grids) else None
         self._sizes: dict[tuple[int, ...], _Sized] = {}
 
