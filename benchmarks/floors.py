@@ -26,7 +26,7 @@ COLUMNS = (256, 1024, 4096)
 ROW = 1024
 """Columns that products of single rows make in one call, about."""
 TILES = (256, 1024)
-"""Tiles of one of Winograd's products that are tried, 4 × 4 outputs each."""
+"""Tiles of one of Winograd's products that are tried."""
 
 
 def floor(
@@ -72,9 +72,12 @@ def _least(
         candidates = [
             _columns(shape, layer.groups, n * prod(out[1:]), most, lines, training, first) for most in (out[-1], *COLUMNS)
         ]
-        if layer.kernel_size == (3, 3) and layer.stride == layer.dilation == (1, 1) and layer.groups == 1:
-            tiles = n * prod(-(-side // 4) for side in out[1:])
-            candidates += [_winograd(shape[:2], tiles, most, training, first) for most in TILES]
+        taps = {-(-k // s) for k, s in zip(layer.kernel_size, layer.stride, strict=True)}
+        m = {(3,): 4, (5,): 2}.get((*taps,)) if layer.groups == 1 and layer.dilation == (1, 1) else None
+        if m is not None:
+            tiles = n * prod(-(-side // m) for side in out[1:])
+            seen = shape[1] * prod(layer.stride)                # every phase of a stride has channels of its own
+            candidates += [_winograd(m, (shape[0], seen), tiles, most, training, first) for most in TILES]
         return [*min(candidates, key=_time), *(_update(layer, parts) if training and within else [])]
     if isinstance(layer, nn.Linear):                            # each thread some of the columns, for the whole batch
         return [*_linear(layer, n * parts, parts, training, first), *(_update(layer, parts) if training and within else [])]
@@ -103,14 +106,14 @@ def _columns(
     return work * times
 
 
-def _winograd(shape: tuple[int, int], tiles: int, most: int, training: bool, first: bool) -> list[Work]:
-    """F(4×4, 3×3) of (O, C) filters: 36 products, both transforms, and in training those of the filters and of both gradients."""
+def _winograd(m: int, shape: tuple[int, int], tiles: int, most: int, training: bool, first: bool) -> list[Work]:
+    """F(4×4, 3×3) or F(2×2, 5×5) of (O, C) filters: 36 products, both transforms, in training those of the filters and gradients."""
     (o, c), (times, some) = shape, _cut(tiles, most)
-    b, a, g = _numbers(36, 36), _numbers(16, 36), _numbers(36, 9)
+    b, a, g = _numbers(36, 36), _numbers(m * m, 36), _numbers(36, (7 - m) ** 2)
     u, v, e = _numbers(36, o, c), _numbers(36, c, some), _numbers(36, o, some)
-    d, y, dv, du = (_numbers(*shape) for shape in ((36, c * some), (16, o * some), v.shape, u.shape))
-    w = _numbers(9, o * c // 2)                                 # shared by two threads at least; so is what their gradient takes
-    inputs, outputs = copy(36 * c * some), copy(16 * o * some)
+    d, y, dv, du = (_numbers(*shape) for shape in ((36, c * some), (m * m, o * some), v.shape, u.shape))
+    w = _numbers((7 - m) ** 2, o * c // 2)                      # shared by two threads at least; so is what their gradient takes
+    inputs, outputs = copy(36 * c * some), copy(m * m * o * some)
     work: list[Work] = [
         inputs, lambda: np.matmul(b, d, out=v.reshape(36, -1)), lambda: np.matmul(u, v, out=e),
         lambda: np.matmul(a, e.reshape(36, -1), out=y), outputs,

@@ -17,7 +17,7 @@ from ..backend import Array
 from ..errors import ArgumentError
 from . import im2col, pointwise, rows, winograd
 from .cuda import convolution, here
-from .cuda.choice import can_direct
+from .cuda.choice import can_direct, can_winograd
 from .geometry import Geometry
 
 ALGORITHMS = ("auto", "im2col", "direct", "pointwise", "rows", "winograd2x2", "winograd4x4")
@@ -28,6 +28,8 @@ On a GPU im2col, direct and winograd4x4 are kernels of cuda/; direct (implicit G
 
 _WORTH = 0.85
 """What Winograd's algorithm must at most cost to be taken: it pays with digits, too."""
+_BESIDE = 1.4
+"""The same of a weight gradient where the input gradient takes it anyway: dy is cut and transformed once for both."""
 
 
 class _Algorithm(NamedTuple):
@@ -101,7 +103,7 @@ def correlate_gradients(
     x: Array, w: Array, dy: Array, geometry: Geometry, groups: int, algorithm: str = "auto"
 ) -> tuple[Array, Array]:
     """(dX, dW): both gradients, which may share work. x: (N, C, *size), w: (O, C/G, *kernel), dy: (N, O, *out)."""
-    way = _way(algorithm, x, x.shape[1], w.shape[0], geometry, groups)
+    way = _way(algorithm, x, x.shape[1], w.shape[0], geometry, groups, "both gradients")
     if way.gradients is not None:
         return way.gradients(x, w, dy, geometry, groups)
     dx = correlate_input_gradient(dy, w, geometry, groups, algorithm)
@@ -109,14 +111,20 @@ def correlate_gradients(
 
 
 def choose(count: int, channels: int, filters: int, geometry: Geometry, groups: int, what: str = "forward") -> str:
-    """The algorithm for `count` images; by the shapes alone. what: "forward", "input gradient" or "weight gradient"."""
+    """The algorithm for `count` images; by the shapes alone.
+
+    what: "forward", "input gradient", "weight gradient", or "both gradients": one that computes them in one walk, or any other
+    where they had better go one by one.
+    """
     if pointwise.fits(geometry, groups):
         return "pointwise"
-    if winograd.fits(geometry, groups):
-        costs = {f"winograd{m}x{m}": winograd.cost(m, count, channels, filters, geometry) for m in (4, 2)}
-        best = min(costs, key=costs.__getitem__)
-        if costs[best] < _WORTH:
-            return best
+    able = [m for m in (4, 2) if winograd.fits(geometry, groups, m)]
+    if able:
+        costs = {m: winograd.cost(m, count, channels, filters, geometry, what) for m in able}
+        m = min(costs, key=costs.__getitem__)
+        both = what == "both gradients"
+        if costs[m] < _WORTH and not (both and winograd.cost(m, count, channels, filters, geometry, "weight gradient") > _BESIDE):
+            return f"winograd{m}x{m}"
     return "rows" if rows.pays(channels, filters, geometry, groups, what) else "im2col"
 
 
@@ -129,7 +137,8 @@ def _way(
     direct = here(given) and given.dtype == "float32" and can_direct("forward", len(given), channels, filters, geometry, groups)
     can = {
         "im2col": True, "direct": direct, "rows": True, "pointwise": pointwise.fits(geometry, groups),
-        "winograd2x2": winograd.fits(geometry, groups), "winograd4x4": winograd.fits(geometry, groups),
+        "winograd2x2": winograd.fits(geometry, groups, 2),
+        "winograd4x4": can_winograd(geometry, groups) if here(given) else winograd.fits(geometry, groups, 4),
     }
     if algorithm not in can:
         raise ArgumentError(f"convolution: expected algorithm {', '.join(ALGORITHMS)}, got {algorithm!r}")

@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,10 +15,14 @@ LIMIT = 1 << 29
 PIECE = 1 << 16
 """Numbers of the filters that one thread transforms at a time."""
 
-Room = Callable[[np.ndarray, int], np.ndarray]
-"""room(w, m): an empty array for the transform of filters w (O, …); its axis 1 counts the filters."""
-Transform = Callable[[np.ndarray, int, np.ndarray], None]
-"""transform(w, m, out): the transform of some filters, written to out."""
+Room = Callable[[np.ndarray, Any], np.ndarray]
+"""room(w, how): an empty array for the transform of filters w (O, …); its axis 1 counts the filters."""
+Transform = Callable[[np.ndarray, Any, np.ndarray], None]
+"""transform(w, how, out): the transform of some filters, written to out."""
+
+
+_Key = tuple[int, Any]
+"""id of the filters, and how they are transformed."""
 
 
 class _Entry(NamedTuple):
@@ -31,9 +35,9 @@ class _Entry(NamedTuple):
 class _Making:
     """A transform that is being made, piece by piece, by all threads that want it."""
 
-    def __init__(self, w: np.ndarray, m: int, room: Room, transform: Transform) -> None:
-        self._w, self._m, self._transform = w, m, transform
-        self.numbers, self.transformed = np.empty(w.shape, w.dtype), room(w, m)
+    def __init__(self, w: np.ndarray, how: Any, room: Room, transform: Transform) -> None:
+        self._w, self._how, self._transform = w, how, transform
+        self.numbers, self.transformed = np.empty(w.shape, w.dtype), room(w, how)
         filters = max(1, PIECE * len(w) // max(1, w.size))
         self._pieces = deque(slice(first, min(first + filters, len(w))) for first in range(0, len(w), filters))
         self._missing, self._failed = len(self._pieces), False
@@ -48,7 +52,7 @@ class _Making:
                 break
             try:
                 self.numbers[piece] = self._w[piece]
-                self._transform(self.numbers[piece], self._m, self.transformed[:, piece])
+                self._transform(self.numbers[piece], self._how, self.transformed[:, piece])
             except BaseException:
                 self._tell(failed=True)
                 raise
@@ -65,7 +69,7 @@ class _Making:
 
 
 class FilterCache:
-    """Remembers the transforms of filters (O, …), for one m or several.
+    """Remembers the transforms of filters (O, …), in one way (anything hashable) or several.
 
     Anyone may change weights in place, and a training does so at each step; so every number is compared each time. That
     costs a fraction of the transform, and nothing is ever computed with filters that are no more.
@@ -73,14 +77,14 @@ class FilterCache:
 
     def __init__(self, room: Room, transform: Transform, limit: int = LIMIT) -> None:
         self._room, self._transform, self._limit = room, transform, limit
-        self._entries: OrderedDict[tuple[int, int], _Entry] = OrderedDict()
-        self._making: dict[tuple[int, int], _Making] = {}
+        self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
+        self._making: dict[_Key, _Making] = {}
         self._lock = threading.Lock()
-        self._dead: deque[tuple[int, int]] = deque()
+        self._dead: deque[_Key] = deque()
 
-    def get(self, w: np.ndarray, m: int) -> np.ndarray:
+    def get(self, w: np.ndarray, how: Any) -> np.ndarray:
         """The transform of w, made anew only where it must be; threads that ask for the same at once make it together."""
-        key = (id(w), m)
+        key = (id(w), how)
         while True:
             with self._lock:
                 entry, making = self._entries.get(key), self._making.get(key)
@@ -93,7 +97,7 @@ class FilterCache:
                         continue
                     making = self._making.get(key)
                     if making is None:
-                        making = self._making[key] = _Making(w, m, self._room, self._transform)
+                        making = self._making[key] = _Making(w, how, self._room, self._transform)
             try:
                 if making.made():
                     self._keep(key, _Entry(weakref.ref(w, lambda _: self._forget(key)), making.numbers, making.transformed))
@@ -103,7 +107,7 @@ class FilterCache:
                     if self._making.get(key) is making:
                         del self._making[key]
 
-    def _keep(self, key: tuple[int, int], entry: _Entry) -> None:
+    def _keep(self, key: _Key, entry: _Entry) -> None:
         with self._lock:
             self._drop_dead()
             self._entries[key] = entry
@@ -114,7 +118,7 @@ class FilterCache:
     def _bytes(self) -> int:
         return sum(entry.numbers.nbytes + entry.transformed.nbytes for entry in self._entries.values())
 
-    def _forget(self, key: tuple[int, int]) -> None:
+    def _forget(self, key: _Key) -> None:
         """Called when filters are gone, at any moment, perhaps in a thread that holds the lock: then later."""
         self._dead.append(key)
         if self._lock.acquire(blocking=False):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ from ..backend import Array, array_module
 from .geometry import Geometry
 from .scratch import scratch, times
 from .tiles import WORKSPACE, tiles
+from .winograd_forms import Form
 
 COLUMNS = 256
 """Tiles in one product, at least: U is read anew for every product and of many channels it is large; of few, each call counts."""
@@ -24,10 +27,10 @@ class Layout(NamedTuple):
 
     A canvas holds some images with a frame around them: (n, C, height, width), or (C, height, width, n) where rows are
     short, so that what is copied is never only a few numbers long. The axes of its tiles, the grid, are (n, rows, columns) or
-    (rows, columns, n).
+    (rows, columns, n). An image that is seen in strides lies on it phase by phase, as that many times the channels.
     """
 
-    m: int
+    form: Form
     grid: tuple[int, int]
     """Rows and columns of tiles in one image."""
     images: int
@@ -37,63 +40,88 @@ class Layout(NamedTuple):
     images_last: bool
 
     @classmethod
-    def of(cls, geometry: Geometry, m: int, x: Array, others: int) -> Layout:
-        """x: what the tiles are cut from; others: the number of channels on the other side of the product."""
-        rows, columns = (-(-out // m) for out in geometry.out)
-        bytes_per_tile = (m + 2) ** 2 * (2 * x.shape[1] + 2 * others) * x.dtype.itemsize
+    def of(cls, geometry: Geometry, form: Form, images: int, channels: int, itemsize: int) -> Layout:
+        """channels: on both sides of the product together, each phase's among them."""
+        rows, columns = (-(-out // form.m) for out in geometry.out)
+        bytes_per_tile = form.a**2 * 2 * channels * itemsize
         return cls(
-            m, (rows, columns), x.shape[0], bytes_per_tile * columns, max(WORKSPACE, COLUMNS * bytes_per_tile),
-            columns < _SMALL and columns < x.shape[0],
+            form, (rows, columns), images, bytes_per_tile * columns, max(WORKSPACE, COLUMNS * bytes_per_tile),
+            columns < _SMALL and columns < images,
         )
 
     @property
     def covered(self) -> tuple[int, int]:
         """Rows and columns of output cells that the tiles cover, those beyond the output among them."""
-        return self.m * self.grid[0], self.m * self.grid[1]
+        return self.form.m * self.grid[0], self.form.m * self.grid[1]
 
     @property
     def padded(self) -> tuple[int, int]:
-        """Rows and columns of input cells that the tiles cover."""
-        return self.covered[0] + 2, self.covered[1] + 2
+        """Rows and columns of input cells (of a phase) that the tiles cover."""
+        return self.covered[0] + self.form.r - 1, self.covered[1] + self.form.r - 1
 
     def parts(self) -> Any:
         """(images, rows of tiles), the rows of an image one after the other."""
         return tiles(self.images, self.grid[0], self.bytes_per_row, self.workspace)
 
-    def canvas_for(self, x: Array, size: tuple[int, int], place: str) -> Array:
+    def canvas_for(self, x: Array, size: tuple[int, int], place: str, stride: tuple[int, ...] = (1, 1)) -> Array:
         """Room for a framed x (n, C, …) in scratch memory; x itself where it can serve as its own canvas."""
-        if tuple(x.shape[2:]) == size and not self.images_last:
+        if tuple(x.shape[2:]) == size and not self.images_last and stride == (1, 1):
             return x
-        n, c = x.shape[:2]
+        n, c = x.shape[0], x.shape[1] * prod(stride)
         shape = (c, *size, n) if self.images_last else (n, c, *size)
         return scratch(array_module(x), place, shape, x.dtype)
 
-    def framed(self, x: Array, size: tuple[int, int], low: tuple[int, ...], place: str = "whole") -> Array:
+    def framed(
+        self, x: Array, size: tuple[int, int], low: tuple[int, ...], place: str = "whole", stride: tuple[int, ...] = (1, 1)
+    ) -> Array:
         """x (n, C, h, w) on a canvas of that size, `low` cells from its upper and left edge, zeros around it."""
-        canvas = self.canvas_for(x, size, place)
+        canvas = self.canvas_for(x, size, place, stride)
         if canvas is not x:
-            spatial, inside = ((1, 2) if self.images_last else (2, 3)), self._inside(x, low)
-            for axis, begin, length in zip(spatial, low, x.shape[2:], strict=True):
-                before = (slice(None),) * axis
-                canvas[(*before, slice(0, begin))] = 0
-                canvas[(*before, slice(begin + length, None))] = 0
-            canvas[inside] = x.transpose(1, 2, 3, 0) if self.images_last else x
+            for channels, inside, seen in self._phases(x, size, low, stride):
+                ours = canvas[channels] if self.images_last else canvas[:, channels]
+                for axis, part in zip((1, 2) if self.images_last else (2, 3), inside, strict=True):
+                    before = (slice(None),) * axis
+                    ours[(*before, slice(0, part.start))] = 0
+                    ours[(*before, slice(part.stop, None))] = 0
+                cells = x[(..., *seen)]
+                ours[self._index(inside)] = cells.transpose(1, 2, 3, 0) if self.images_last else cells
         return canvas
 
-    def unframe(self, canvas: Array, x: Array, low: tuple[int, ...]) -> None:
-        """The other way: x (n, C, h, w) from its canvas."""
-        if canvas is not x:
-            inside = canvas[self._inside(x, low)]
-            x[...] = inside.transpose(3, 0, 1, 2) if self.images_last else inside
+    def unframe(self, canvas: Array, x: Array, low: tuple[int, ...], stride: tuple[int, ...] = (1, 1)) -> None:
+        """The other way: x (n, C, h, w) from its canvas; zeros where that has no cell for it, which no output sees."""
+        if canvas is x:
+            return
+        size = tuple(canvas.shape[1:3] if self.images_last else canvas.shape[2:])
+        if any(s * cells < begin + length for s, cells, begin, length in zip(stride, size, low, x.shape[2:], strict=True)):
+            x[...] = 0
+        for channels, inside, seen in self._phases(x, size, low, stride):
+            cells = (canvas[channels] if self.images_last else canvas[:, channels])[self._index(inside)]
+            x[(..., *seen)] = cells.transpose(3, 0, 1, 2) if self.images_last else cells
 
-    def _inside(self, x: Array, low: tuple[int, ...]) -> tuple[Any, ...]:
-        """Index of x (n, C, h, w) in its canvas."""
-        inside = tuple(slice(begin, begin + length) for begin, length in zip(low, x.shape[2:], strict=True))
+    @staticmethod
+    def _phases(
+        x: Array, size: tuple[int, ...], low: tuple[int, ...], stride: tuple[int, ...]
+    ) -> Iterator[tuple[slice, list[slice], list[slice]]]:
+        """For each phase its channels on the canvas, where its cells lie there, and which of x (n, C, h, w) they are."""
+        c = x.shape[1]
+        for number, phase in enumerate(product(*map(range, stride))):
+            inside: list[slice] = []
+            seen: list[slice] = []
+            for remainder, s, begin, length, there in zip(phase, stride, low, x.shape[2:], size, strict=True):
+                first = (remainder - begin) % s                             # the first cell of x that is of this phase
+                at = (begin + first) // s
+                count = max(0, min(-((first - length) // s), there - at))
+                inside.append(slice(at, at + count))
+                seen.append(slice(first, first + count * s, s))
+            yield slice(number * c, (number + 1) * c), inside, seen
+
+    def _index(self, inside: list[slice]) -> tuple[Any, ...]:
+        """Of these cells of all images and channels on a canvas."""
         return (slice(None), *inside) if self.images_last else (..., *inside)
 
     def inputs(self, canvas: Array, rows: slice) -> Array:
         """A copy (a, a, C, *grid) of the input tiles, a × a cells that overlap by two."""
-        return self.copied(self._view(canvas, rows, self.m + 2))
+        return self.copied(self._view(canvas, rows, self.form.a))
 
     def copied(self, view: Array) -> Array:
         """The tiles of a view in one piece, in scratch memory."""
@@ -104,7 +132,7 @@ class Layout(NamedTuple):
 
     def blocks(self, canvas: Array, rows: slice) -> Array:
         """A view (m, m, C, *grid) of the m × m blocks that lie side by side."""
-        return self._view(canvas, rows, self.m)
+        return self._view(canvas, rows, self.form.m)
 
     def lines(self, canvas: Array, rows: slice) -> Array | None:
         """The same blocks as a view (C, *grid, m) of lines, m cells in one piece; None: there is no such view.
@@ -113,80 +141,97 @@ class Layout(NamedTuple):
         """
         if array_module(canvas) is not np or self.images_last or canvas.strides[-1] != canvas.itemsize:
             return None
-        canvas = canvas[:, :, rows.start * self.m : rows.stop * self.m, : self.m * self.grid[1]]
+        m = self.form.m
+        canvas = canvas[:, :, rows.start * m : rows.stop * m, : m * self.grid[1]]
         n, c = canvas.shape[:2]
-        lines = canvas.view(f"V{self.m * canvas.itemsize}").reshape(n, c, rows.stop - rows.start, self.m, self.grid[1])
+        lines = canvas.view(f"V{m * canvas.itemsize}").reshape(n, c, rows.stop - rows.start, m, self.grid[1])
         return lines.transpose(1, 0, 2, 4, 3)
 
     def _view(self, canvas: Array, rows: slice, side: int) -> Array:
-        count = rows.stop - rows.start
+        count, m = rows.stop - rows.start, self.form.m
         if self.images_last:
             (c, _, _, n), (channel, row, cell, image) = canvas.shape, canvas.strides
-            canvas = canvas[:, rows.start * self.m :]
-            grid, steps = (count, self.grid[1], n), (self.m * row, self.m * cell, image)
+            canvas = canvas[:, rows.start * m :]
+            grid, steps = (count, self.grid[1], n), (m * row, m * cell, image)
         else:
             (n, c, _, _), (image, channel, row, cell) = canvas.shape, canvas.strides
-            canvas = canvas[:, :, rows.start * self.m :]
-            grid, steps = (n, count, self.grid[1]), (image, self.m * row, self.m * cell)
+            canvas = canvas[:, :, rows.start * m :]
+            grid, steps = (n, count, self.grid[1]), (image, m * row, m * cell)
         return array_module(canvas).lib.stride_tricks.as_strided(canvas, (side, side, c, *grid), (row, cell, channel, *steps))
 
     def add_back(self, back: Array, canvas: Array, rows: slice, carried: _Overhang | None) -> _Overhang:
-        """Tiles (a², C·T), cells in the order of `the transform `back``, to where they came from; overlapping ones add up.
+        """Tiles (a², C·T), cells in the order of the transform `back`, to where they came from; overlapping ones add up.
 
-        Call it part by part. carried: what the part above returned, for its tiles reach two rows into this one.
+        Call it part by part. carried: what the part above returned, for its tiles reach r − 1 rows into those below.
         """
-        m, place = self.m, self.blocks(canvas, rows)                        # (m, m, C, *grid)
+        (m, r), a, place = self.form, self.form.a, self.blocks(canvas, rows)    # (m, m, C, *grid)
         grid, one = place.shape[2:], place.shape[-1] if self.images_last else 1     # how far the tile to the right is in memory
-        block, beside = back[: m * m].reshape(m, m, *grid), back[m * m : m * m + 2 * m].reshape(m, 2, *grid)
-        below = back[m * m + 2 * m :].reshape(2, m + 2, *grid)
-        top, bottom = (_along(3 if self.images_last else 4, end) for end in (slice(0, 1), slice(-1, None)))
-        above, under = (_along(3 if self.images_last else 4, side) for side in (slice(0, -1), slice(1, None)))
-        edge = _along(4 if self.images_last else 5, slice(-1, None))
-        # What hangs over the edges of the grid is put aside, with zeros in its place. Then each tile gives what hangs over its
-        # right edge to its neighbour, and what hangs below to the tile there: long lines, whatever the size of the grid.
-        right, corner = _taken(beside[edge]), _taken(below[:, m:][edge])
-        right[:2][under] += corner[above]
-        _shift(block[:, :2], beside, one)
-        _shift(below[:, :2], below[:, m:], one)
-        down = _Overhang(_taken(below[:, :m][bottom]), corner[bottom])
-        _shift(block[:2], below[:, :m], one * self.grid[1])
+        row, column = (3, 4) if self.images_last else (4, 5)                # the axes of the grid
+        inner = m * m + m * (r - 1)
+        block, beside = back[: m * m].reshape(m, m, *grid), back[m * m : inner].reshape(m, r - 1, *grid)
+        below = back[inner:].reshape(r - 1, a, *grid)
+        # First every tile gives its columns beside the block to the tiles on its right, then its rows below to those there.
+        right = _handed_on(block.swapaxes(0, 1), beside.swapaxes(0, 1), column, one).swapaxes(0, 1)
+        corner = _handed_on(below[:, :m].swapaxes(0, 1), below[:, m:].swapaxes(0, 1), column, one).swapaxes(0, 1)
+        down = _Overhang(
+            _handed_on(block, below[:, :m], row, one * self.grid[1]), _handed_on(right, corner, row, one)
+        )
         if carried is not None:
-            block[:2][top] += carried.below
-            right[:2][top] += carried.corner
+            _taken_over(block, carried.below, down.below, row)
+            _taken_over(right, carried.corner, down.corner, row)
         lines = self.lines(canvas, rows)
         if lines is None:
             place[...] = block
         else:                                                               # a product turns quicker than a copy
             turned = times("turned", back[: m * m].T, _identity(m * m, str(back.dtype)))
             lines[...] = turned.view(lines.dtype).reshape(lines.shape)
-        hanging = self._view(canvas, rows, m + 2)
-        hanging[:m, m:][edge] = right
+        last = _along(column, slice(-1, None))
+        self._view(canvas, rows, a)[:m, m:][last] = right
         if rows.stop == self.grid[0]:
-            hanging[m:, :m][bottom] = down.below
-            hanging[m:, m:][bottom][edge] = down.corner
+            hanging = self._view(canvas, rows, a)[m:][_along(row, slice(-1, None))]
+            hanging[:, :m] = down.below
+            hanging[:, m:][last] = down.corner
         return down
 
 
 class _Overhang(NamedTuple):
-    """What the tiles of a part have for the two rows below them."""
+    """What the tiles of a part have for the r − 1 rows below them."""
 
     below: Array
-    """(2, m, C, …) beneath the tiles."""
+    """(r − 1, m, C, …) beneath the tiles."""
     corner: Array
-    """(2, 2, C, …) beneath and to the right of the last column of tiles."""
+    """(r − 1, r − 1, C, …) beneath and to the right of the last column of tiles."""
 
 
-def _taken(part: Array) -> Array:
-    """A copy of a part, which is zero from then on."""
-    copy = part.copy()
-    part[...] = 0
-    return copy
+def _handed_on(block: Array, over: Array, axis: int, step: int) -> Array:
+    """Every tile's block (m, ·, C, *grid) gets what the tiles before it along an axis of the grid have over (r − 1, ·, C, *grid).
+
+    step: how far apart tiles along that axis are in memory. Returns what hangs over the end, (r − 1, ·, C, …) with one tile along
+    the axis. That is put aside, with zeros in its place, so that long lines can be added, whatever the size of the grid.
+    """
+    m, tiles = len(block), over.shape[axis]
+    end = array_module(over).zeros((*over.shape[:axis], 1, *over.shape[axis + 1 :]), dtype=over.dtype)
+    for before in range(min(-(-len(over) // m), tiles)):                    # the last tile, the one before it, …
+        part = over[before * m :][_along(axis, slice(tiles - 1 - before, tiles - before))]
+        end[: len(part)] += part
+        part[...] = 0
+    for first in range(0, len(over), m):
+        part, distance = over[first : first + m], (first // m + 1) * step
+        shape = (*part.shape[:2], prod(part.shape[2:]))
+        lines = part.reshape(shape)[..., : max(0, shape[-1] - distance)]
+        block[: len(part)].reshape(shape)[..., distance:] += lines
+    return end
 
 
-def _shift(target: Array, source: Array, step: int) -> None:
-    """target[…, i + step] += source[…, i], the axes behind the second seen as one line i."""
-    line = prod(target.shape[2:])
-    target.reshape(*target.shape[:2], line)[..., step:] += source.reshape(*source.shape[:2], line)[..., : line - step]
+def _taken_over(block: Array, carried: Array, down: Array, axis: int) -> None:
+    """What the part above carried (r − 1, ·, C, …), to the first tiles of block (m, ·, C, *grid); what reaches further: down."""
+    m, tiles = len(block), block.shape[axis]
+    for tile, first in enumerate(range(0, len(carried), m)):
+        part = carried[first : first + m]
+        if tile < tiles:
+            block[: len(part)][_along(axis, slice(tile, tile + 1))] += part
+        else:
+            down[first - tiles * m :][: len(part)] += part
 
 
 @cache

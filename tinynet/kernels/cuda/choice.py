@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ...backend import current_gpu_options
-from ..winograd import fits
 from .launch import index_type
 from .winograd import tiles
 
@@ -41,7 +40,7 @@ def choose(what: str, count: int, channels: int, filters: int, geometry: Any, gr
         seen, made = (channels, filters) if what != "input gradient" else (filters, channels)
         if can_direct(what, count, channels, filters, geometry, groups) and made // groups >= FEWEST:
             costs["direct"] = direct(count, seen, made, geometry, groups)
-        if fits(geometry, groups) and 36 * 4 * channels * filters <= options.workspace:
+        if can_winograd(geometry, groups) and 36 * 4 * channels * filters <= options.workspace:
             costs["winograd4x4"] = winograd(count, channels, filters, geometry) / WORTH
     return min(costs, key=costs.__getitem__)
 
@@ -51,6 +50,12 @@ def can_direct(what: str, count: int, channels: int, filters: int, geometry: Any
     reach = count * max(channels * prod(geometry.size), filters * prod(geometry.out)), filters * channels * prod(geometry.kernel)
     way = what == "forward" or (what == "input gradient" and set(geometry.stride) == {1})
     return way and len(geometry.size) == 2 and groups < 1 << 16 and index_type(*reach) is np.int32
+
+
+def can_winograd(geometry: Any, groups: int) -> bool:
+    """Whether winograd.cu does it: 3×3, stride 1, no dilation, no groups."""
+    plain = geometry.kernel == (3, 3) and geometry.stride == (1, 1) and geometry.dilation == (1, 1)
+    return plain and groups == 1
 
 
 def pays_image_by_image(channels: int, filters: int, geometry: Any, groups: int) -> bool:
