@@ -107,7 +107,7 @@ def _columns(
 
 
 def _winograd(m: int, shape: tuple[int, int], tiles: int, most: int, training: bool, first: bool) -> list[Work]:
-    """F(4×4, 3×3) or F(2×2, 5×5) of (O, C) filters: 36 products, both transforms, in training those of the filters and gradients."""
+    """F(4×4, 3×3) or F(2×2, 5×5) of (O, C) filters: 36 products, the transforms, and in training both gradients."""
     (o, c), (times, some) = shape, _cut(tiles, most)
     b, a, g = _numbers(36, 36), _numbers(m * m, 36), _numbers(36, (7 - m) ** 2)
     u, v, e = _numbers(36, o, c), _numbers(36, c, some), _numbers(36, o, some)

@@ -86,6 +86,7 @@ def test_a_floor_counts_the_products_of_a_step_what_is_laid_out_for_them_and_no_
         copied[0] += target.size
         copyto(target, source)
 
+    monkeypatch.setattr(floors, "TILES", ())                    # direct alone, whatever is quicker here
     direct = nn.summary(model, (3, 8, 8)).multiply_adds * 4
     first = 4 * 3 * 25 * 64 * 4                                 # whose input gradient nobody asks for
     with floors.Shards(2) as shards:
@@ -99,6 +100,26 @@ def test_a_floor_counts_the_products_of_a_step_what_is_laid_out_for_them_and_no_
             assert count[0] == expected
             pooling, lines = 4 * 6 * 16, 4 * 3 * 5 * 64         # of the 5×5, which need laying out for dW, too; the 1×1 none
             assert copied[0] == (pooling + lines) * (1 + training)
+
+
+@pytest.mark.parametrize("m", [4, 2])
+def test_the_floor_of_winograds_algorithm_has_its_products_and_transforms(monkeypatch: pytest.MonkeyPatch, m: int) -> None:
+    count, matmul, (o, c, tiles) = [0], np.matmul, (6, 4, 10)
+
+    def counted(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+        count[0] += out.size * a.shape[-1]
+        return matmul(a, b, out=out)
+
+    monkeypatch.setattr(np, "matmul", counted)
+    cells, outputs, taps = 36 * 36 * c * tiles, 36 * m * m * o * tiles, 36 * (7 - m) ** 2 * o * c // 2     # shared by two threads
+    for training, first, expected in (
+        (False, False, cells + outputs + 36 * o * c * tiles), (True, True, 2 * (cells + outputs + 36 * o * c * tiles) + taps),
+        (True, False, 3 * (cells + 36 * o * c * tiles) + 2 * outputs + taps),
+    ):
+        count[0] = 0
+        for part in floors._winograd(m, (o, c), tiles, 5, training, first):
+            part()
+        assert count[0] == expected
 
 
 def test_a_target_is_reached_open_or_out_of_reach() -> None:

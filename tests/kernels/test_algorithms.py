@@ -268,11 +268,14 @@ def test_a_failed_transform_is_made_anew() -> None:
 
 
 def test_the_choice_follows_the_shapes() -> None:
-    def chosen(channels: int, filters: int, side: int, kernel: int = 3, groups: int = 1, stride: int = 1) -> str:
+    def chosen(
+        channels: int, filters: int, side: int, kernel: int = 3, groups: int = 1, stride: int = 1, count: int = 8,
+        what: str = "forward",
+    ) -> str:
         out = -(-side // stride)
         pad = (kernel // 2,) * 2
         geometry = Geometry((side, side), (kernel,) * 2, (stride,) * 2, pad, pad, (1, 1), (out, out))
-        return choose(8, channels, filters, geometry, groups)
+        return choose(count, channels, filters, geometry, groups, what)
 
     assert chosen(256, 256, 28) == "winograd4x4"
     assert chosen(256, 256, 28, stride=2) == "im2col"
@@ -280,6 +283,11 @@ def test_the_choice_follows_the_shapes() -> None:
     assert chosen(64, 64, 28, groups=64) == "rows"
     assert chosen(96, 256, 55, kernel=5, stride=2) == chosen(3, 64, 224, kernel=11, stride=4) == "winograd4x4"
     assert chosen(64, 64, 56, kernel=5) == "winograd2x2"
+    passes = ("input gradient", "weight gradient", "both gradients")
+    beside = [chosen(96, 256, 51, kernel=5, stride=2, what=what) for what in passes]
+    assert beside == ["winograd4x4", "im2col", "winograd4x4"]   # dU of all phases is much, unless dy is cut anyway
+    few = [chosen(128, 256, 40, kernel=5, stride=2, count=1, what=what) for what in passes[::2]]
+    assert few == ["winograd4x4", "im2col"]
     assert chosen(3, 32, 224, kernel=5, stride=2) == chosen(3, 96, 224, kernel=7, stride=2) == "im2col"
     # Winograd's transforms would cost more than they save.
     assert chosen(3, 64, 224) == chosen(32, 64, 32) == "rows"
@@ -290,5 +298,11 @@ def test_an_algorithm_that_cannot_is_refused() -> None:
     x, w = np.zeros((1, 2, 6, 6)), np.zeros((2, 2, 5, 5))
     with pytest.raises(ArgumentError, match="winograd4x4 cannot do kernel"):
         correlate(x, w, None, geometry, 1, "winograd4x4")
+    plain = {"kernel": (3, 3), "stride": (1, 1), "dilation": (1, 1)}
+    for how, groups, can in (
+        ({}, 1, True), ({}, 2, False), ({"dilation": (2, 2)}, 1, False), ({"kernel": (3, 5)}, 1, False),
+        ({"kernel": (5, 3), "stride": (2, 1)}, 1, True), ({"stride": (2, 2)}, 1, False), (dict.fromkeys(plain, (3,)), 1, False),
+    ):
+        assert winograd.fits(geometry._replace(**{**plain, **how}), groups, 4) == can
     with pytest.raises(ArgumentError, match="expected algorithm auto, im2col"):
         correlation.correlate(x, w, None, geometry, 1, "fft")

@@ -111,6 +111,13 @@ def test_no_memory_is_told_by_the_allocation_and_the_workspace(
         F.conv2d(x, w, algorithm="winograd4x4")
 
 
+def test_strides_are_refused() -> None:
+    """A CPU takes them phase by phase."""
+    x, w = (device(np.ones((1, 1, side, side), np.float32)) for side in (9, 5))
+    with pytest.raises(ArgumentError, match="winograd4x4 cannot do kernel"):
+        F.conv2d(x, w, None, 2, algorithm="winograd4x4")
+
+
 def chosen(what: str, n: int, c: int, size: int, o: int, kernel: int, stride: int = 1, padding: int = 0, groups: int = 1) -> str:
     geometry = conv_geometry("conv", (size, size), (kernel, kernel), stride, padding, 1)
     return choice.choose(what, n, c, o, geometry, groups, np.dtype(np.float32))
