@@ -8,7 +8,8 @@ a global pooling), the rest of the way is computed whole. Containers of any dept
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from math import inf
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from ..nn.norm import _BatchNorm
 
 _MOST = 0.6
 """Share of a map from which on it is computed whole."""
+_TILE = 4
+"""Outputs along an axis that Winograd's tiles have: a block of whole tiles is computed where it lies, without a frame."""
 _EACH_CELL = (
     _Rectifier, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Identity, nn.Dropout, nn.LocalResponseNorm, _BatchNorm,
 )
@@ -51,8 +54,10 @@ class Touched(NamedTuple):
     def cut(self, starts: np.ndarray, size: tuple[int, int], outside: float) -> Array:
         """Parts (B, C, *size) of the maps from these cells on; what lies beyond the map is `outside`."""
         xp, (height, width), (h, w) = array_module(self.block), self.clean.shape[2:], self.block.shape[2:]
-        parts = xp.full((len(starts), self.clean.shape[1], *size), outside, dtype=self.block.dtype)
+        parts = xp.empty((len(starts), self.clean.shape[1], *size), dtype=self.block.dtype)
         for i, ((top, left), (y, x)) in enumerate(zip(starts.tolist(), self.starts.tolist(), strict=True)):
+            if top < 0 or left < 0 or top + size[0] > height or left + size[1] > width:
+                parts[i] = outside
             _paste(parts[i], self.clean[0], -top, -left, height, width)
             _paste(parts[i], self.block[i], y - top, x - left, h, w)
         return parts
@@ -99,14 +104,15 @@ def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, pa
         children = list(layer.named_children())
         while children:
             (name, child), *children = children
-            fused = None if isinstance(state, Touched) else child.fused([after for _, after in children])
+            following = [after for _, after in children]
+            fused = None if isinstance(state, Touched) and not isinstance(child, nn.Conv2d) else child.fused(following)
+            instead = None
             if fused is not None:                               # several layers at once, as Sequential does
                 within = [name, *(after for after, _ in children[: fused.others - 1])]
-                if any(join(path, after) in look.paths for after in within):
-                    fused = None
-                else:
+                if not any(join(path, after) in look.paths for after in within):
+                    instead = _together(child, following, fused.call, clean, join(key, "+".join([name, *within])))
                     (name, child), children = children[fused.others - 1], children[fused.others :]
-            state = _child(name, child, state, clean, look, path, key, fused.call if fused else None)
+            state = _child(name, child, state, clean, look, path, key, instead)
         return state
     if isinstance(layer, (nn.Concat, nn.Residual)):
         branches = [_child(name, child, state, clean, look, path, key) for name, child in layer.named_children()]
@@ -115,9 +121,7 @@ def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, pa
         return _joined(branches, isinstance(layer, nn.Concat))
     if not isinstance(state, Touched):
         return layer(state)
-    after = clean.get(key)
-    if after is None:
-        after = clean[key] = layer(state.clean)
+    after = _kept(clean, key, layer, state.clean)
     if isinstance(layer, _EACH_CELL):
         return Touched(after, layer(state.block), state.starts)
     windows = _windows(layer)
@@ -126,9 +130,32 @@ def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, pa
     return _windowed(layer, windows, state, after)
 
 
+def _kept(clean: dict[str, Array], key: str, call: Callable[[Array], Array], x: Array) -> Array:
+    """What call gives of clean maps, computed once."""
+    after = clean.get(key)
+    if after is None:
+        after = clean[key] = call(x)
+    return after
+
+
+def _together(
+    layer: Layer, following: list[Layer], call: Callable[[Array], Array], clean: dict[str, Array], key: str
+) -> Callable[[State], State]:
+    """What takes the place of a layer and some that follow: call(x) of whole maps; of touched ones a convolution's windows."""
+
+    def instead(state: State) -> State:
+        if not isinstance(state, Touched):
+            return call(state)
+        after, windows = _kept(clean, key, call, state.clean), _windows(layer)
+        assert windows is not None
+        return _windowed(layer, windows, state, after, following)
+
+    return instead
+
+
 def _child(
     name: str, child: Layer, state: State, clean: dict[str, Array], look: Look, path: str, key: str,
-    instead: Callable[[Array], Array] | None = None,
+    instead: Callable[[State], State] | None = None,
 ) -> State:
     here = path if name.startswith("_") else join(path, name)
     state = _through(child, state, clean, look, here, join(key, name)) if instead is None else instead(state)
@@ -192,8 +219,13 @@ def _windows(layer: Any) -> _Windows | None:
     return _Windows(kernel, stride, low, dilation, -inf if isinstance(layer, nn.MaxPool2d) else 0.0)
 
 
-def _windowed(layer: Any, windows: _Windows, state: Touched, after: Array) -> Touched:
-    """The outputs whose windows hold a touched cell, from the inputs that these windows see."""
+def _windowed(layer: Any, windows: _Windows, state: Touched, after: Array, following: Sequence[Layer] = ()) -> Touched:
+    """The outputs whose windows hold a touched cell, from the inputs that these windows see.
+
+    following: the layers behind a convolution, of which some may be done with it.
+    """
+    plain = windows[:2] == ((3, 3), (1, 1)) and windows.dilation == (1, 1)
+    tile = _TILE if plain and isinstance(layer, nn.Conv2d) and layer.groups == 1 else 1
     starts, size, seen = np.empty_like(state.starts), [], []
     for axis, (k, s, low, d) in enumerate(zip(*windows[:4], strict=True)):
         begin, end = state.starts[:, axis], state.starts[:, axis] + state.block.shape[2 + axis]
@@ -203,11 +235,14 @@ def _windowed(layer: Any, windows: _Windows, state: Touched, after: Array) -> To
         count = max(1, int((last - first).max()) + 1)           # the same for all places: they are computed together
         starts[:, axis] = np.minimum(first, out - count)
         size.append(count)
-        seen.append((count - 1) * s + d * (k - 1) + 1)
+        seen.append((-(-count // tile) * tile - 1) * s + d * (k - 1) + 1)
     begins = starts * np.array(windows.stride) - np.array(windows.low)
     parts = state.cut(begins, (seen[0], seen[1]), windows.outside)
     if isinstance(layer, nn.Conv2d):
-        block = F.conv2d(parts, layer.weight, layer.bias, windows.stride, 0, windows.dilation, layer.groups)
+        bare = copy(layer)
+        bare.padding = 0                                        # the parts have it
+        fused = bare.fused(following)
+        block = (bare if fused is None else fused.call)(parts)[:, :, : size[0], : size[1]]
     elif isinstance(layer, nn.MaxPool2d):
         block = F.max_pool2d(parts, windows.kernel, windows.stride, 0, windows.dilation)
     else:

@@ -18,7 +18,7 @@ from .winograd_forms import Form
 
 COLUMNS = 256
 """Tiles in one product, at least: U is read anew for every product and of many channels it is large; of few, each call counts."""
-_SMALL = 8
+_SMALL = 6
 """Rows of fewer tiles than this are too short to be copied one by one; then the images lie next to each other in memory."""
 
 
