@@ -21,6 +21,8 @@ TARGETS = {
     "VGG11: occlusion of one photo, patch 32, stride 8": 0.10,
 }
 """Ratios, tinynet / the better of PyTorch's, at most."""
+BODY_PEAK = 1 / 1.40
+"""Of VGG11's convolutions: their time over that of direct convolution at the peak of the matrix product, at most."""
 OPS_MEAN, OPS_WORST = 0.70, 1.5
 """Of the single operations: geometric mean, and each."""
 
@@ -32,7 +34,7 @@ def targets_table(records: dict[str, dict[str, Any]]) -> str:
         f"| work | at most | {' | '.join(f'{name} | its floor' for name in names)} | |", "|---" * (3 + 2 * len(names)) + "|",
     ]
     found = [_ratios(record) for record in records.values()]
-    for name, target in [*TARGETS.items(), (MEAN, OPS_MEAN), (WORST, OPS_WORST)]:
+    for name, target in [*TARGETS.items(), (BODY, BODY_PEAK), (MEAN, OPS_MEAN), (WORST, OPS_WORST)]:
         pairs = [(ratios[name][0], ratios[name][1]) if name in ratios else (None, None) for ratios in found]
         if any(measured is not None for measured, _ in pairs):
             cells = " | ".join(f"{_number(measured)} | {_number(least)}" for measured, least in pairs)
@@ -40,6 +42,7 @@ def targets_table(records: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+BODY = "VGG11's convolutions, forward: of direct convolution's time at the product's peak"
 MEAN, WORST = "single ops: geometric mean", "single ops: the worst"
 Ratio = tuple[float, float | None]
 """Measured, and of the floor."""
@@ -47,6 +50,10 @@ Ratio = tuple[float, float | None]
 
 def _ratios(record: dict[str, Any]) -> dict[str, Ratio]:
     found = {r["name"]: (r["ratio"], _floor_ratio(r)) for part in ("nets", "looking") for r in record.get(part, [])}
+    for r in record.get("nets", []):
+        if r["name"].startswith("VGG11's convolutions alone"):
+            at_peak = 2e-9 * r["multiply_adds"] / record["machine"]["matrix product"]["tinynet"]
+            found[BODY] = r["tinynet"]["median"] / at_peak, r["floor"]["median"] / at_peak
     if ops := record.get("ops"):
         floors = [ratio for r in ops if (ratio := _floor_ratio(r)) is not None]
         whole = len(floors) == len(ops)

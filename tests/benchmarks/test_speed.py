@@ -142,6 +142,15 @@ def test_a_target_is_reached_open_or_out_of_reach() -> None:
     assert lines[1].endswith("| 0.40 | 0.80 | 0.41 |  |  | out of reach: the floor is above it |")      # B did not measure it
 
 
+def test_the_body_is_held_against_direct_convolution_at_the_peak() -> None:
+    body = {"name": "VGG11's convolutions alone, 224², batch 8: inference", "ratio": 1.0, "torch": {"median": 1.0}}
+    body |= {"tinynet": {"median": 0.5}, "floor": {"median": 0.2}, "multiply_adds": 50e9}              # 1 s at 100 GFLOP/s
+    record = {"machine": {"matrix product": {"tinynet": 100}}, "nets": [body]}
+    assert targets.targets_table({"A": record}).splitlines()[2:] == [
+        "| VGG11's convolutions, forward: of direct convolution's time at the product's peak | 0.71 | 0.50 | 0.20 | reached |"
+    ]
+
+
 def test_the_clock_counts_every_kind_of_layer_once_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def build() -> nn.Sequential:
         rng = np.random.default_rng(0)
