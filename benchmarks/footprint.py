@@ -107,7 +107,7 @@ def _tinynet(net: str, work: str, workers: int) -> None:
             loss, sgd = nn.CrossEntropyLoss(), optim.SGD(model.named_parameters(), lr=1e-6, momentum=0.9)
             rngs = [np.random.default_rng(i) for i in range(workers)]
             for _ in range(STEPS):
-                sgd.step(shards.step(model, loss, x, target, rngs).gradients, each=shards.each)
+                sgd.step(shards.step(model, loss, x, target, rngs, factored=True).gradients, each=shards.each)
 
 
 def _torch(file: str, work: str, workers: int) -> None:

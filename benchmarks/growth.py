@@ -56,7 +56,9 @@ def _point(at: int, batch: int, side: int, workers: int) -> dict[str, Any]:
 
     with Shards(workers) as shards:
         inference = alternate(lambda: shards.infer(model, x), infer)
-        step = alternate(lambda: sgd.step(shards.step(model, loss, x, target, rngs).gradients, each=shards.each), train)
+        step = alternate(
+            lambda: sgd.step(shards.step(model, loss, x, target, rngs, factored=True).gradients, each=shards.each), train
+        )
     point: dict[str, Any] = {"at": at}
     for work, sides in (("inference", inference), ("training", step)):
         for name, times in zip(("tinynet", "torch"), sides, strict=True):

@@ -66,6 +66,6 @@ def _training(workers: int) -> float:
     with Shards(workers) as shards:
         for _ in range(20):
             start = time.perf_counter()
-            sgd.step(shards.step(model, loss, x, target, rngs).gradients, each=shards.each)
+            sgd.step(shards.step(model, loss, x, target, rngs, factored=True).gradients, each=shards.each)
             times.append(time.perf_counter() - start)
     return len(x) / float(np.median(times))

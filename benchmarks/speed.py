@@ -182,7 +182,7 @@ def measure_nets(workers: int) -> list[dict[str, Any]]:
                 steppers[i].step()
 
             def step(s: Any = shards, o: Any = sgd, given: Any = (model, loss, x, target, rngs)) -> None:
-                o.step(s.step(*given).gradients, each=s.each)
+                o.step(s.step(*given, factored=True).gradients, each=s.each)
 
             more = {"images": len(x), "difference": difference}
             ours, *theirs = alternate(lambda s=shards, m=model, x=x: s.infer(m, x), lambda f=infer: f(0), lambda f=infer: f(1))

@@ -87,7 +87,7 @@ def measure_where(workers: int) -> list[dict[str, Any]]:
             rngs = [np.random.default_rng(i) for i in range(workers)]
 
             def train(s: Shards = shards, o: Any = sgd, given: Any = (model, loss, x, target, rngs)) -> None:
-                o.step(s.step(*given).gradients, each=s.each)
+                o.step(s.step(*given, factored=True).gradients, each=s.each)
 
             floors = [
                 {kind: 1e3 * alternate(floor(model, size, training, shards, kind_of, kind))[0]["median"] for kind in KINDS}

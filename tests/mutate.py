@@ -38,8 +38,9 @@ FAMILIES = {
     "interpret.scores": ["scores"], "interpret.deletion": ["deletion"],
     "interpret.control": ["control"], "interpret.top": ["top"], "nn.receptive_field": ["summary"],
     "kernels.winograd": ["algorithms"], "kernels.im2col": ["algorithms"], "kernels.rows": ["algorithms"],
-    "kernels.phases": ["algorithms"], "kernels.blocks": ["activation"],
-    "kernels.pointwise": ["algorithms"], "optim.sgd": ["trajectories"], "optim.adam": ["trajectories"], "optim.clip": ["clip"],
+    "kernels.phases": ["algorithms"], "kernels.factors": ["factors"], "kernels.blocks": ["activation"],
+    "kernels.pointwise": ["algorithms"], "optim.sgd": ["trajectories"], "optim.adam": ["trajectories"],
+    "optim.clip": ["clip", "factored"],
     "optim.schedules": ["schedules"], "nn.containers": ["containers", "layers", "frozen"], "nn.norm": ["layers"],
     "nn.activation": ["layers"], "nn.pool": ["layers"], "nn.conv": ["layers"], "train.metrics": ["metrics"],
 }  # fmt: skip

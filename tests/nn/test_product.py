@@ -9,7 +9,7 @@ from tests.checking import Backend, values
 from tinynet import nn
 from tinynet.distributed import Shards
 from tinynet.functional import linear_weight_gradient
-from tinynet.nn.product import Product, total
+from tinynet.kernels.factors import Product, total
 
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3), (0,)])
@@ -18,10 +18,6 @@ def test_a_product_is_the_weight_gradient(lead: tuple[int, ...], backend: Backen
     product, want = Product.of(dy, x), backend.host(linear_weight_gradient(dy, x))
     assert product.shape == (4, 5)
     np.testing.assert_array_equal(backend.host(product.value()), want)
-    out = backend.array(np.full((4, 5), np.nan))
-    for rows in (slice(0, 3), slice(3, 4)):
-        product.write(out, rows)
-    np.testing.assert_allclose(backend.host(out), want, rtol=0, atol=1e-13)
 
 
 def test_the_sum_of_products_is_a_product_and_of_anything_else_an_array(backend: Backend) -> None:
@@ -56,7 +52,8 @@ def network(rng: np.random.Generator) -> nn.Sequential:
 
 @pytest.mark.parametrize(("count", "workers"), [(6, 2), (17, 2), (9, 3), (40, 2), (1, 2), (5, 1)])
 def test_shards_of_products_give_the_gradients_of_the_whole_batch(count: int, workers: int) -> None:
-    """17 in two: one shard has 8 samples and keeps factors, the other has 9 and does not."""
+    """17 in two: one shard has 8 samples and keeps factors, the other has 9 and does not. Left as they are, products stand for
+    the same bits."""
     rng = np.random.default_rng(0)
     model, loss = network(rng), nn.CrossEntropyLoss()
     x, labels, rngs = rng.standard_normal((count, 48)), rng.integers(0, 3, count), [rng] * workers
@@ -64,12 +61,38 @@ def test_shards_of_products_give_the_gradients_of_the_whole_batch(count: int, wo
     _, whole = nn.backward(model, saved, loss(logits, labels)[1])
     with Shards(workers) as shards:
         steps = [shards.step(model, loss, x, labels, rngs).gradients for _ in range(2)]
+        left = shards.step(model, loss, x, labels, rngs, factored=True).gradients
+        once = shards.step(model, loss, x, labels, rngs, only={"a.weight"}, factored=True).gradients
+    assert list(left) == list(whole) and once.keys() == {"a.weight"}
+    per_shard = -(-count // workers)
+    for name, gradient in left.items():
+        few = 4 * per_shard * (48 + 64) <= 48 * 64 if name == "first.weight" else 4 * per_shard * 128 <= 64 * 64
+        assert isinstance(gradient, Product) == (few and name in ("first.weight", "a.weight"))
+        written = gradient.value() if isinstance(gradient, Product) else gradient
+        np.testing.assert_array_equal(written, steps[0][name], err_msg=name)
     for gradients in steps:
         assert list(gradients) == list(whole)
         for name, gradient in whole.items():
             assert type(gradients[name]) is np.ndarray and gradients[name].flags.writeable
             np.testing.assert_allclose(gradients[name], gradient, rtol=0, atol=1e-13, err_msg=name)
             np.testing.assert_array_equal(gradients[name], steps[0][name], err_msg=name)
+
+
+def test_a_gpu_computes_its_gradients(backend: Backend) -> None:
+    rng = np.random.default_rng(0)
+    model, x, labels = network(rng), rng.standard_normal((6, 48)), rng.integers(0, 3, 6)
+    logits, saved = model.forward(x, train=True)
+    _, whole = nn.backward(model, saved, nn.CrossEntropyLoss()(logits, labels)[1])
+    for name, parameter in model.named_parameters().items():
+        layer, _, own = name.rpartition(".")
+        setattr(model.layer(layer), own, backend.array(parameter))
+    given = (model, nn.CrossEntropyLoss(), backend.array(x), backend.array(labels), [rng] * 2)
+    with Shards(2) as shards:
+        found = shards.step(*given, factored=True).gradients
+    assert isinstance(found["first.weight"], Product) == (backend.xp is np)
+    for name, gradient in found.items():
+        written = gradient.value() if isinstance(gradient, Product) else gradient
+        np.testing.assert_allclose(backend.host(written), whole[name], rtol=0, atol=1e-13, err_msg=name)
 
 
 class Shift(nn.Layer):

@@ -28,11 +28,14 @@ _controller: Any = None
 
 
 class TrainingStep(NamedTuple):
-    """What one batch gave: the loss, the logits (N, C), and the gradient of each parameter by name."""
+    """What one batch gave: the loss, the logits (N, C), and the gradient of each parameter by name.
+
+    A gradient is an array, or, if `factored` was asked for, perhaps a `Product` of kernels.factors, whose `value()` is the array.
+    """
 
     loss: Array
     logits: Array
-    gradients: dict[str, Array]
+    gradients: dict[str, Any]
 
 
 class Shards:
@@ -67,14 +70,20 @@ class Shards:
 
     def step(
         self, model: Layer, loss: Callable[[Array, Array], tuple[Array, Array]], x: Array, target: Array,
-        rngs: Sequence[np.random.Generator], only: Collection[str] | None = None,
+        rngs: Sequence[np.random.Generator], only: Collection[str] | None = None, factored: bool = False,
     ) -> TrainingStep:
-        """Forward and backward of one batch in training. x: (N, …). rngs: one a worker, for dropout. only: see nn.backward."""
+        """Forward and backward of one batch in training. x: (N, …). rngs: one a worker, for dropout. only: see nn.backward.
+
+        factored: on a CPU the gradients of large linear layers stay products that are not computed, for an optimiser, which
+        makes of them the same bits as of the arrays, block by block, and for clipping by the norm.
+        """
         parts = self._cut(x)
         if len(parts) == 1:
             logits, saved = model.forward(x, train=True, rng=rngs[0])
             value, dlogits = loss(logits, target)
-            return TrainingStep(value, logits, backward(model, saved, dlogits, False, only, keep=False)[1])
+            own = backward(model, saved, dlogits, False, only, keep=False, factored=array_module(x) is np)[1]
+            del saved
+            return TrainingStep(value, logits, summed([own], self.each, factored))
         group = Group(len(parts), in_step=True)                 # one for both ways: on the way back layers add up in it, too
         forward = self._map(lambda rank: model.forward(x[parts[rank]], train=True, rng=rngs[rank]), group)
         logits = array_module(x).concatenate([y for y, _ in forward])
@@ -83,7 +92,7 @@ class Shards:
         def gradients(rank: int) -> dict[str, Array]:
             return backward(model, forward[rank][1], dlogits[parts[rank]], False, only, keep=False, factored=True)[1]
 
-        return TrainingStep(value, logits, summed(self._map(gradients, group), self.each))
+        return TrainingStep(value, logits, summed(self._map(gradients, group), self.each, factored))
 
     def infer(self, model: Layer, x: Array) -> Array:
         """model(x), the batch shared out."""

@@ -8,26 +8,28 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
-from ..kernels import blocks
 from ..kernels.blocks import Each, in_blocks, worth
-from ..nn.product import Product, total
-
-_ROWS = 4
-"""Rows of a product at a time, for each sample: the samples' x is laid out anew for every block of rows."""
+from ..kernels.factors import Product, total
 
 
-def summed(shards: Sequence[dict[str, Any]], each: Each) -> dict[str, Array]:
-    """Σ of the shards' gradients by name, in the arrays of the first. each: see kernels.blocks."""
-    found: dict[str, Array] = {}
-    work: list[Callable[[], None]] = []
+def summed(shards: Sequence[dict[str, Any]], each: Each, factored: bool = False) -> dict[str, Any]:
+    """Σ of the shards' gradients by name, in the arrays of the first; products are written out unless `factored`.
+
+    each: see kernels.blocks.
+    """
+    found: dict[str, Any] = {}
+    work: list[Callable[[], Any]] = []
     for name in shards[0]:
         shares = [shard[name] for shard in shards]
-        if any(isinstance(share, Product) for share in shares):
-            found[name], some = _multiplied(total(shares))
+        some: list[Callable[[], Any]] = []
+        if len(shares) == 1 or any(isinstance(share, Product) for share in shares):
+            found[name] = total(shares)
         else:
             found[name], some = _added(shares)
+        if isinstance(found[name], Product) and not factored:
+            found[name], some = found[name].writing()
         work += some
-    worth(each, list(found.values()))(lambda do: do(), work)
+    worth(each, [gradient for gradient in found.values() if not isinstance(gradient, Product)])(lambda do: do(), work)
     return found
 
 
@@ -43,16 +45,3 @@ def _added(shares: list[Array]) -> tuple[Array, list[Callable[[], None]]]:
         return add
 
     return first, [adding(parts) for parts in in_blocks([first, *shares[1:]])]
-
-
-def _multiplied(product: Any) -> tuple[Array, list[Callable[[], None]]]:
-    if not isinstance(product, Product):
-        return product, []
-    (out, inputs), n = product.shape, len(product.dy)
-    gradient = np.empty((out, inputs), product.dy.dtype)
-    rows = max(_ROWS * n, blocks.NUMBERS // max(inputs, 1), 1)
-
-    def writing(part: slice) -> Callable[[], None]:
-        return lambda: product.write(gradient, part)
-
-    return gradient, [writing(slice(begin, min(begin + rows, out))) for begin in range(0, out, rows)]

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from typing import Any
 
 from ..backend import Array
+from ..kernels.factors import total
 from .layer import Layer, Saved, join
-from .product import total
 
 
 def backward(

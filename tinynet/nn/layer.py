@@ -17,7 +17,7 @@ import numpy as np
 
 from ..backend import Array, array_module, to_device
 from ..errors import ArgumentError, DtypeError, ShapeError
-from .product import Product
+from ..kernels.factors import Product
 
 Saved = Any
 Watch = Callable[[str, "Layer", Array], None]

@@ -10,10 +10,10 @@ import numpy as np
 from .. import functional as F
 from ..backend import Array
 from ..functional._check import integer
+from ..kernels.factors import Product
 from . import init
 from .group import Member, current_member
 from .layer import Layer
-from .product import Product
 
 _LARGE = 1 << 20
 """Numbers of a weight that does not stay in a core's cache: what reading it takes is most of the product with a few samples."""

@@ -7,7 +7,8 @@ names. So nothing is attached to an array, and the sum of several workers' gradi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from ..backend import Array, array_module, to_host
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..kernels import cuda
 from ..kernels.blocks import Each, in_blocks, in_turn, worth
+from ..kernels.factors import Product, arrays_of
 
 Parameters = Mapping[str, Array] | Iterable[Mapping[str, Any]]
-Row = tuple[Array, Array, dict[str, Any]]
+Row = tuple[Array, Any, dict[str, Any]]
 
 
 class Optimizer:
@@ -58,7 +60,8 @@ class Optimizer:
     def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: dict[str, Any], fresh: bool) -> None:
         """Change `parameter` and the arrays of `state` in place by one step; `gradient` is only read. All arrays: one shape.
 
-        They may be a block of the parameter and of its arrays. fresh: whether begin has just made the state.
+        They may be a block of the parameter and of its arrays, and the gradient lie in memory that is used again behind it.
+        fresh: whether begin has just made the state.
         """
         raise NotImplementedError
 
@@ -69,12 +72,15 @@ class Optimizer:
         """
         raise NotImplementedError
 
-    def step(self, gradients: Mapping[str, Array | None], ok: Any = True, each: Each = in_turn) -> None:
-        """One step. gradients: dict name -> array of the parameter's shape and dtype.
+    def step(self, gradients: Mapping[str, Array | Product | None], ok: Any = True, each: Each = in_turn) -> None:
+        """One step. gradients: dict name -> array of the parameter's shape and dtype, or a Product that would be one.
 
         ok: False changes nothing. On a GPU it may be an array (1,) of bool there, at which the host does not look; whoever finds
         out later that it was False calls `take_back`, for up to two steps.
         each: how the work is shared out, `Shards.each` for one; the result is the same to the bit.
+
+        A Product (kernels.factors) is multiplied some rows at a time, which are used while they are in cache and never written to
+        memory; the result has the bits that its value would give. On a GPU it is written out.
 
         A parameter whose gradient is missing or None stays as it is, and so does its state. An unknown name, another
         shape or another dtype is an error (ArgumentError, ShapeError, DtypeError), raised before anything is changed.
@@ -93,7 +99,7 @@ class Optimizer:
                 for name, parameter in group["params"].items() if gradients.get(name) is not None
             ]
             before += [(slots, dict(slots)) for _, _, slots in rows]
-            arrays = [x for p, g, slots in rows for x in (p, g, *_arrays(slots).values())]
+            arrays = [x for p, g, slots in rows for x in (p, *arrays_of(g), *_arrays(slots).values())]
             array_module(flag, *arrays)                         # of several GPUs: an error before anything is changed
             fused = cuda.fit(*arrays) if rows else False
             if rows and (fused or flag is None or bool(flag.all())):        # memory for all, before any is changed
@@ -104,11 +110,8 @@ class Optimizer:
             if fused:
                 self.update_all(rows, fresh, group, flag)
                 continue
-            work = [
-                (block[0], block[1], {**slots, **dict(zip(_arrays(slots), block[2:], strict=True))}, group, id(slots) in fresh)
-                for p, g, slots in rows for block in in_blocks([p, g, *_arrays(slots).values()])
-            ]
-            worth(each, [g for _, g, _ in rows])(lambda block: self.update(*block), work)
+            work = [do for p, g, slots in rows for do in self._pieces(p, g, slots, group, id(slots) in fresh)]
+            worth(each, [g for _, g, _ in rows])(lambda do: do(), work)
 
     def take_back(self) -> None:
         """Say that the last step's `ok` was False, or that it found no memory: what the host counts is as before it.
@@ -165,9 +168,27 @@ class Optimizer:
             mine.update({k: tuple(v) if isinstance(v, list) else v for k, v in its.items() if k != "params"})
         self.state = loaded
 
+    def _pieces(
+        self, parameter: Array, gradient: Array | Product, slots: dict[str, Any], options: dict[str, Any], fresh: bool
+    ) -> list[Callable[[], None]]:
+        """The pieces of work of a parameter: its blocks, or some rows of it, if the gradient's are multiplied for them."""
+        arrays = _arrays(slots)
+
+        def update(block: Sequence[Array]) -> None:
+            self.update(block[0], block[1], {**slots, **dict(zip(arrays, block[2:], strict=True))}, options, fresh)
+
+        def multiply(product: Product, part: slice) -> None:
+            update([parameter[part], product.rows(part), *(array[part] for array in arrays.values())])
+
+        if isinstance(gradient, Product):
+            return [partial(multiply, gradient, part) for part in gradient.parts()]
+        return [partial(update, block) for block in in_blocks([parameter, gradient, *arrays.values()])]
+
     @staticmethod
-    def _laid_out(gradient: Array) -> Array:
-        """The gradient as a kernel of a GPU takes it: in C order."""
+    def _laid_out(gradient: Array | Product) -> Array | Product:
+        """The gradient as a kernel of a GPU takes it: written, and in C order."""
+        if isinstance(gradient, Product):
+            return gradient if array_module(gradient.dy) is np else gradient.value()
         return gradient if not cuda.here(gradient) or gradient.flags.c_contiguous else cuda.dense(gradient)
 
     # -- what is below is checking
@@ -193,13 +214,13 @@ class Optimizer:
             self._parameters[name] = parameter
         self.param_groups.append(options)
 
-    def _check_gradient(self, name: str, gradient: Array | None) -> None:
+    def _check_gradient(self, name: str, gradient: Array | Product | None) -> None:
         if name not in self._parameters:
             raise ArgumentError(f"{self._name}: a gradient came for {name}, which is none of the parameters")
         if gradient is None:
             return
         parameter = self._parameters[name]
-        array_module(parameter, gradient)  # raises DeviceError when they are mixed
+        array_module(parameter, *arrays_of(gradient))  # raises DeviceError when they are mixed
         if gradient.shape != parameter.shape:
             raise ShapeError(
                 f"{self._name}: expected a gradient of shape {parameter.shape} for {name}, got {gradient.shape}"

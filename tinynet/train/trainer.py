@@ -161,7 +161,9 @@ class Trainer:
 
                 with self._within_memory(x):
                     # Forward, loss, backward, in threads that share the batch; distributed/shards.py has the lines.
-                    loss, logits, gradients = self._shards.step(model, self.loss, x, target, self._rngs(number), self._wanted)
+                    loss, logits, gradients = self._shards.step(
+                        model, self.loss, x, target, self._rngs(number), self._wanted, self._factored
+                    )
                     each = self._shards.each
                     if self.max_norm is None:
                         norm = total_norm(gradients, each=each)
@@ -227,6 +229,11 @@ class Trainer:
         """
         workers = self._shards.workers
         return [np.random.default_rng((self.seed, _STEP_STREAM, step, rank)) for rank in range(workers)]
+
+    @property
+    def _factored(self) -> bool:
+        """Whether the optimiser takes products that are not computed; a step of its own may look at whole arrays."""
+        return getattr(type(self.optimizer), "step", None) is Optimizer.step
 
     def _record_batch(self, loss: float, right: float, images: int, seconds: float) -> None:
         """Count a step that was done."""
