@@ -288,6 +288,9 @@ def test_the_choice_follows_the_shapes() -> None:
     assert beside == ["winograd4x4", "im2col", "winograd4x4"]   # dU of all phases is much, unless dy is cut anyway
     few = [chosen(128, 256, 40, kernel=5, stride=2, count=1, what=what) for what in passes[::2]]
     assert few == ["winograd4x4", "im2col"]
+    for filters in (6, 16, 32):                                         # of few filters the transforms are all
+        assert chosen(3, filters, 224, kernel=5, stride=2) == chosen(8, 16, 112, kernel=5, stride=2) == "im2col"
+    assert chosen(16, 32, 56, kernel=5, stride=2) == "winograd4x4"
     assert chosen(3, 32, 224, kernel=5, stride=2) == chosen(3, 96, 224, kernel=7, stride=2) == "im2col"
     # Winograd's transforms would cost more than they save.
     assert chosen(3, 64, 224) == chosen(32, 64, 32) == "rows"

@@ -61,7 +61,7 @@ def cost(m: int, count: int, channels: int, filters: int, geometry: Geometry, wh
     products = phases * (form.a / m) ** 2 * (1 + reading) * (1.9 if form.a == 4 else 1.0)
     transforms = _TRANSFORMS[form] * (1 / channels + phases / filters)
     filled = prod(geometry.out) / (tiles_each * m * m)
-    columns = 1 if phases == 1 or adding else 1 + 40 / filters
+    columns = 1 if phases == 1 or adding or form.a == 4 else min(2, 1 + 40 / filters)
     return (products + transforms) / (prod(geometry.kernel) * filled * columns) * (1.0 if filled == 1 else 1.4)
 
 
