@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from unittest import mock
 
 import numpy as np
@@ -26,7 +27,8 @@ def cases(draw):
         "_LONG": draw(st.sampled_from([1, 8, 64])), "_PLACES": draw(st.sampled_from([1, 50, 1 << 17])),
     }
     dtype, seed = draw(st.sampled_from([np.float32, np.float64])), draw(st.integers(0, 2**32 - 1))
-    return window, padding, np.random.default_rng(seed).standard_normal(shape).astype(dtype), patched
+    x = np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+    return window, padding, np.repeat(x, 2, axis=3)[..., ::2] if draw(st.booleans()) else x, patched
 
 
 @settings(max_examples=150, deadline=None)
@@ -58,12 +60,14 @@ def test_the_layers_record_holds_the_switches_and_its_ways_back_lead_to_them(cas
     layer = nn.MaxPool2d(kernel, stride, padding, dilation, ceil)
     with mock.patch.multiple(pooling, **patched):
         y, saved = layer.forward(x)
+        again = layer(x)
         dy = np.random.default_rng(0).standard_normal(y.shape).astype(x.dtype)
         dx, strongest = layer.back(saved, dy), layer.back(saved, dy, "largest")
     given = torch.from_numpy(x).requires_grad_()
     theirs, places = torch.nn.functional.max_pool2d(given, kernel, stride, padding, dilation, ceil, return_indices=True)
     theirs.backward(torch.from_numpy(dy))
     np.testing.assert_array_equal(y, theirs.detach().numpy())
+    np.testing.assert_array_equal(again, y)
     np.testing.assert_array_equal(saved.indices, places.numpy())
     assert saved.indices.dtype == np.int64 and saved.switches.kept.dtype == np.uint8
     np.testing.assert_allclose(dx, given.grad.numpy(), rtol=0, atol=1e-5 if x.dtype == np.float32 else 1e-13)
@@ -72,6 +76,25 @@ def test_the_layers_record_holds_the_switches_and_its_ways_back_lead_to_them(cas
         for place in np.unique(places[plane]):
             expected[plane].ravel()[place] = dy[plane][places[plane].numpy() == place].max()
     np.testing.assert_array_equal(strongest, expected)
+
+
+@pytest.mark.parametrize("pool", ["maxima", "switches", "means"])
+@pytest.mark.parametrize("layout", ["contiguous", "strided"])
+def test_no_padded_copy_of_the_whole_input_is_made(pool: str, layout: str) -> None:
+    """What arises on the way are frames of a block: with an input of a hundred blocks, far less than the input."""
+    x = np.random.default_rng(0).standard_normal((20, 30, 40, 80), dtype=np.float32)[..., :40]
+    x = x.copy() if layout == "contiguous" else x
+    ops = {
+        "maxima": lambda: F.max_pool2d(x, 5, 4, 2), "switches": lambda: nn.MaxPool2d(5, 4, 2).forward(x),
+        "means": lambda: F.avg_pool2d(x, 5, 4, 2),
+    }
+    with mock.patch.multiple(pooling, _BLOCK=x.nbytes // 100, _SWITCHES=x.nbytes // 100):
+        tracemalloc.start()
+        try:
+            ops[pool]()
+            assert tracemalloc.get_traced_memory()[1] < x.nbytes / 3
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize("width, dtype", [(254, np.uint8), (255, np.uint16), (65534, np.uint16), (65535, np.uint32)])

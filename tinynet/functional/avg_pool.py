@@ -11,7 +11,7 @@ from typing import Any
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
-from ..kernels.geometry import Geometry, pad_cells
+from ..kernels.geometry import Geometry
 from ..kernels.pooling import means
 from ..kernels.sums import line_sums
 from ._check import batched, check_floats, check_signal, integer
@@ -149,7 +149,7 @@ def _avg_pool(
     x, unbatched = batched(op, "input", input, n)
     geometry = _check(op, x.shape, kernel_size, stride, padding, ceil_mode)
     counts = _counts(op, xp, geometry, count_include_pad, divisor_override, x.dtype)
-    y = means(pad_cells(x, geometry, 0.0), geometry, counts)
+    y = means(x, geometry, counts)
     return y[0] if unbatched else y
 
 

@@ -8,7 +8,6 @@ which take a byte where an index takes eight.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from math import inf, prod
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
 from ..kernels import cuda
 from ..kernels.cuda import max_pool as gpu
-from ..kernels.geometry import Geometry, pad_cells
+from ..kernels.geometry import Geometry
 from ..kernels.pooling import first_cells, maxima, maxima_and_switches, put_back
 from ._check import batched, check_floats, check_indices, check_signal
 from ._geometry import pool_geometry
@@ -102,12 +101,7 @@ def max_pool_switches(
     """y and its switches, for a layer to keep. Arguments as max_pool2d, with n spatial axes; op: what errors call it."""
     x, unbatched, geometry = _check(op, n, input, kernel_size, stride, padding, dilation, ceil_mode)
     kept: Any
-    if cuda.here(x):
-        y, kept = gpu.max_pool(x, geometry, True)
-    else:
-        padded = pad_cells(x, geometry, -inf)
-        y, kept = maxima_and_switches(padded, geometry)
-        _by_pytorchs_rules(kept, y, padded, geometry)
+    y, kept = gpu.max_pool(x, geometry, True) if cuda.here(x) else maxima_and_switches(x, geometry)
     return (y[0], Switches(kept[0], geometry)) if unbatched else (y, Switches(kept, geometry))
 
 
@@ -119,7 +113,7 @@ def _max_pool(
         y, found = max_pool_switches(op, n, input, *windows)
         return y, found.indices
     x, unbatched, geometry = _check(op, n, input, *windows)
-    y = gpu.max_pool(x, geometry, False)[0] if cuda.here(x) else maxima(pad_cells(x, geometry, -inf), geometry)
+    y = gpu.max_pool(x, geometry, False)[0] if cuda.here(x) else maxima(x, geometry)
     return y[0] if unbatched else y
 
 
@@ -132,27 +126,6 @@ def _check(
     if x.shape[1] < 1:
         raise ShapeError(f"{op}: expected at least one channel, got {tuple(input.shape)}")
     return x, unbatched, pool_geometry(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
-
-
-def _by_pytorchs_rules(offsets: Array, y: Array, padded: Array, geometry: Geometry) -> None:
-    """Two rules of PyTorch's, put into the offsets: the last NaN of a window counts, since a NaN replaces whatever was held
-    before it; and a window of nothing but −∞ points to its first cell inside the input, not into the padding.
-    """
-    xp = array_module(padded)
-    if geometry.padded != geometry.size:
-        xp.copyto(offsets, _first_inside(xp, geometry).astype(offsets.dtype), where=y == -inf)
-    if bool(xp.isnan(y).any()):
-        for position in product(*map(range, geometry.kernel)):
-            offset = sum(k * step for k, step in zip(position, geometry.steps, strict=True))
-            xp.copyto(offsets, offset, where=xp.isnan(padded[geometry.seen_by(position)]))
-
-
-def _first_inside(xp: Any, geometry: Geometry) -> Array:
-    """For every window, (*out), the offset of the first of its cells that lies inside the input."""
-    offset = xp.zeros((), dtype=xp.int64)
-    for d, step, begin in zip(geometry.dilation, geometry.steps, geometry.begins(xp), strict=True):
-        offset = offset[..., None] + (xp.maximum(-begin, 0) + d - 1) // d * step
-    return offset
 
 
 def _input_gradient(op: str, n: int, dy: Array, indices: Array, input_size: Sequence[int]) -> Array:

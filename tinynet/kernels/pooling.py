@@ -8,13 +8,15 @@ as much.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from itertools import product
 from math import inf, prod
 from typing import Any
 
 import numpy as np
 
 from ..backend import Array, array_module
-from .geometry import Geometry
+from .geometry import Geometry, pad_cells
 from .scratch import scratch
 from .tiles import tiles
 
@@ -28,24 +30,27 @@ _LONG = 64
 """Numbers in one piece from which on a step over every second piece takes less time than one over all of them."""
 
 
-def maxima(padded: Array, geometry: Geometry) -> Array:
-    """The maximum of every window. padded: (N, C, *padded size). Returns (N, C, *out). A NaN is larger than everything."""
-    return _combined(array_module(padded).maximum, padded, geometry)
+def maxima(x: Array, geometry: Geometry) -> Array:
+    """The maximum of every window. x: (N, C, *size). Returns (N, C, *out). A NaN is larger than everything."""
+    return _combined(array_module(x).maximum, x, geometry, -inf)
 
 
-def means(padded: Array, geometry: Geometry, counts: Array) -> Array:
-    """The sum of every window, over what counts (*out) has for it. padded: (N, C, *padded size). Returns (N, C, *out)."""
-    return _combined(array_module(padded).add, padded, geometry, counts)
+def means(x: Array, geometry: Geometry, counts: Array) -> Array:
+    """The sum of every window, over what counts (*out) has for it. x: (N, C, *size). Returns (N, C, *out)."""
+    return _combined(array_module(x).add, x, geometry, 0.0, counts)
 
 
-def _combined(combine: Any, padded: Array, geometry: Geometry, counts: Array | None = None) -> Array:
-    """The cells of every window, combined along one axis after the other, the rows first, which lie in one piece."""
-    xp, y = array_module(padded), padded
-    if xp is np and padded.size:
+def _combined(combine: Any, x: Array, geometry: Geometry, outside: float, counts: Array | None = None) -> Array:
+    """The cells of every window, combined along one axis after the other, the rows first, which lie in one piece.
+
+    outside: what the padding holds.
+    """
+    if array_module(x) is np and x.size:
         if counts is not None and (counts == counts.flat[0]).all():
             counts = counts.flat[0]                                         # a division by one number goes in vectors
         with np.errstate(over="ignore", invalid="ignore"):                  # of numbers that no window holds together
-            return _in_blocks(combine, padded, geometry, counts)
+            return _in_blocks(combine, x, geometry, outside, counts)
+    y = pad_cells(x, geometry, outside)
     for axis in range(len(geometry.kernel)):
         first, *others = _along(y, axis, geometry)
         y = first.copy()
@@ -56,7 +61,27 @@ def _combined(combine: Any, padded: Array, geometry: Geometry, counts: Array | N
     return y
 
 
-def _in_blocks(combine: Any, padded: np.ndarray, geometry: Geometry, counts: Any) -> np.ndarray:
+def _framed(x: np.ndarray, geometry: Geometry, outside: float, at_most: int) -> Iterator[tuple[Any, np.ndarray]]:
+    """(which images and channels, those within their padding), about `at_most` bytes at a time, without gaps.
+
+    A padded copy of all of x would go through memory twice. So the frame is laid once, in scratch memory, and each block goes
+    into it in turn: the next one overwrites the last.
+    """
+    frame: np.ndarray | None = None
+    for block in tiles(x.shape[0], x.shape[1], prod(geometry.padded) * x.dtype.itemsize, at_most):
+        part = x[block]
+        if geometry.padded == geometry.size:
+            yield block, np.ascontiguousarray(part)
+            continue
+        if frame is None:                                                   # no block is larger than the first
+            frame = scratch(np, "frame", (*part.shape[:2], *geometry.padded), x.dtype)
+            frame[...] = outside
+        cells = frame[: part.shape[0], : part.shape[1]]
+        cells[geometry.interior] = part
+        yield block, cells
+
+
+def _in_blocks(combine: Any, x: np.ndarray, geometry: Geometry, outside: float, counts: Any) -> np.ndarray:
     """_combined, a few planes at a time.
 
     Along an axis whose cells are long pieces, such as rows, only those that a window begins with are combined. Where the pieces
@@ -64,11 +89,9 @@ def _in_blocks(combine: Any, padded: np.ndarray, geometry: Geometry, counts: Any
     further on, those across the end of a row or plane among them, and what is wanted is picked at the end. That is more
     arithmetic, but in runs of thousands, where short pieces and strides go number by number.
     """
-    planes = np.ascontiguousarray(padded).reshape(-1, *geometry.padded)
-    y = np.empty((len(planes), *geometry.out), padded.dtype)
-    at_once = max(1, _BLOCK // (prod(geometry.padded) * padded.dtype.itemsize))
-    for begin in range(0, len(planes), at_once):
-        part = planes[begin : begin + at_once]
+    y = np.empty((*x.shape[:2], *geometry.out), x.dtype)
+    for block, cells in _framed(x, geometry, outside, _BLOCK):
+        part = cells.reshape(-1, *geometry.padded)
         picked: list[slice] = [slice(None)]
         for axis, (k, s, d, count) in enumerate(
             zip(geometry.kernel, geometry.stride, geometry.dilation, geometry.out, strict=True)
@@ -91,11 +114,11 @@ def _in_blocks(combine: Any, padded: np.ndarray, geometry: Geometry, counts: Any
                     combine(result, step, out=result)
                 part = whole
             picked.append(seen)
-        target = y[begin : begin + at_once]
+        target = y[block].reshape(len(part), *geometry.out)                 # a view: whole images, or channels of one
         _pick(part, tuple(picked), target)
         if counts is not None:
             np.divide(target, counts, out=target)
-    return y.reshape(*padded.shape[:2], *geometry.out)
+    return y
 
 
 def _pick(part: np.ndarray, picked: tuple[slice, ...], target: np.ndarray) -> None:
@@ -107,21 +130,22 @@ def _pick(part: np.ndarray, picked: tuple[slice, ...], target: np.ndarray) -> No
         target[...] = part[picked]
 
 
-def maxima_and_switches(padded: Array, geometry: Geometry) -> tuple[Array, Array]:
+def maxima_and_switches(x: Array, geometry: Geometry) -> tuple[Array, Array]:
     """maxima, and for each how far behind the first cell of its window it stands first, in cells of the plane without padding:
     the smallest unsigned integers that hold it, (N, C, *out).
 
-    A NaN is no larger than anything: where there are any, the switches are not what is asked for.
+    With two rules of PyTorch's: the last NaN of a window counts, since a NaN replaces whatever was held before it; and a window
+    of nothing but −∞ points to its first cell inside the input, not into the padding.
     """
-    xp = array_module(padded)
+    xp = array_module(x)
     farthest = sum((k - 1) * step for k, step in zip(geometry.kernel, geometry.steps, strict=True))
     small = np.min_scalar_type(farthest).type
     if xp is not np:
-        return _with_switches(padded, geometry, small)
-    shape = (*padded.shape[:2], *geometry.out)
-    y, switch = np.empty(shape, padded.dtype), np.empty(shape, small)
-    for block in tiles(padded.shape[0], padded.shape[1], prod(geometry.padded) * padded.dtype.itemsize, _SWITCHES):
-        y[block], switch[block] = _with_switches(padded[block], geometry, small)
+        return _with_switches(pad_cells(x, geometry, -inf), geometry, small)
+    shape = (*x.shape[:2], *geometry.out)
+    y, switch = np.empty(shape, x.dtype), np.empty(shape, small)
+    for block, cells in _framed(x, geometry, -inf, _SWITCHES):
+        y[block], switch[block] = _with_switches(cells, geometry, small)
     return y, switch
 
 
@@ -140,7 +164,21 @@ def _with_switches(padded: Array, geometry: Geometry, small: Any) -> tuple[Array
             else:
                 switch += larger * (inner[step] + small(step * along) - switch)     # a difference below 0 wraps around twice
             xp.maximum(y, part[step], out=y)
+    if geometry.padded != geometry.size:
+        xp.copyto(switch, _first_inside(xp, geometry).astype(small), where=y == -inf)
+    if bool(xp.isnan(y).any()):
+        for position in product(*map(range, geometry.kernel)):
+            offset = sum(k * step for k, step in zip(position, geometry.steps, strict=True))
+            xp.copyto(switch, offset, where=xp.isnan(padded[geometry.seen_by(position)]))
     return y, switch
+
+
+def _first_inside(xp: Any, geometry: Geometry) -> Array:
+    """For every window, (*out), the offset of the first of its cells that lies inside the input."""
+    offset = xp.zeros((), dtype=xp.int64)
+    for d, step, begin in zip(geometry.dilation, geometry.steps, geometry.begins(xp), strict=True):
+        offset = offset[..., None] + (xp.maximum(-begin, 0) + d - 1) // d * step
+    return offset
 
 
 def first_cells(xp: Any, geometry: Geometry) -> Array:
