@@ -24,8 +24,8 @@ _BLOCK = 1 << 22
 """Bytes of input that are pooled at a time, so that what arises on the way stays in cache."""
 _SWITCHES = 1 << 22
 """The same with switches, for which more arises."""
-_PLACES = 1 << 17
-"""Values that are put back at a time: the flat indices of so many fit the L2 cache."""
+_PLACES = 1 << 16
+"""Values that are put back at a time: the flat indices of so many and the cells around them fit the L2 cache."""
 _LONG = 64
 """Numbers in one piece from which on a step over every second piece takes less time than one over all of them."""
 
@@ -199,10 +199,11 @@ def put_back(values: Array, offsets: Array, geometry: Geometry, largest: bool = 
     apart = all(span < s for span, s in zip(geometry.spans, geometry.stride, strict=True))
     at_once = max(1, min(len(values), _PLACES // count))
     first = xp.arange(at_once, dtype=xp.int64)[:, None] * cells + first_cells(xp, geometry).reshape(1, -1)
-    y = xp.full((len(values), cells), -inf if largest else 0, dtype=values.dtype)
+    y = xp.empty((len(values), cells), dtype=values.dtype)
     for begin in range(0, len(values), at_once):
         part = slice(begin, begin + at_once)
         own, given, target = offsets[part], values[part].reshape(-1), y[part].reshape(-1)
+        target[...] = -inf if largest else 0                                # block by block: the cells are still in cache
         places = xp.add(first[: len(own)], own, out=scratch(xp, "places", own.shape, np.int64)).reshape(-1)
         if largest:
             xp.maximum.at(target, places, given)
