@@ -78,6 +78,15 @@ def test_the_layers_record_holds_the_switches_and_its_ways_back_lead_to_them(cas
     np.testing.assert_array_equal(strongest, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_windows_of_one_cell_pick_every_second_number_of_any_layout(dtype: type) -> None:
+    wide = np.random.default_rng(0).standard_normal((2, 3, 8, 16)).astype(dtype)
+    for x in (wide, wide[..., ::2], wide[:, ::2], wide[..., 3:], wide.transpose(0, 1, 3, 2)):
+        np.testing.assert_array_equal(F.max_pool2d(x, 1, 2), x[..., ::2, ::2])
+        np.testing.assert_array_equal(F.avg_pool2d(x, 1, 2), x[..., ::2, ::2])
+        np.testing.assert_array_equal(F.max_pool2d(x, 1, 2, return_indices=True)[0], x[..., ::2, ::2])
+
+
 @pytest.mark.parametrize("pool", ["maxima", "switches", "means"])
 @pytest.mark.parametrize("layout", ["contiguous", "strided"])
 def test_no_padded_copy_of_the_whole_input_is_made(pool: str, layout: str) -> None:
