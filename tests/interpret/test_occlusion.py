@@ -12,6 +12,7 @@ from tests.nn.helpers import place, randomise
 from tinynet import nn
 from tinynet.errors import ArgumentError, ShapeError
 from tinynet.functional import softmax
+from tinynet.interpret import touched
 from tinynet.interpret.occlusion import occlusion, plot_occlusion
 
 
@@ -176,3 +177,25 @@ def test_what_is_touched_alone_equals_the_whole_network(layer: str, size: tuple[
         logits = model(covered, watch=lambda path, _, y, maps=maps: maps.setdefault(path, y))
         np.testing.assert_allclose(result.logits[r], logits, rtol=0, atol=1e-12)
         np.testing.assert_allclose(result.activation[r], maps[layer][:, 2].sum(axis=(1, 2)), rtol=0, atol=1e-10)
+
+
+def test_layers_that_need_whole_maps_or_have_names_like_others_are_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    for layers in (
+        {"conv": nn.Conv2d(3, 4, 3, rng=rng), "norm": nn.BatchNorm2d(4, track_running_stats=False), "relu": nn.ReLU()},
+        {"a": nn.Conv2d(3, 4, 3, rng=rng), "r": nn.ReLU(), "a+a": nn.Conv2d(4, 5, 3, rng=rng), "a+r": nn.ReLU()},
+    ):
+        model, x = nn.Sequential(layers), image(20, 20)[None].astype(np.float32)
+        block = np.ones((2, 3, 4, 4), x.dtype)
+        state, clean = touched.Touched(x, block, np.array([[3, 5], [16, 0]])), {}   # type: ignore[var-annotated]
+        whole = state.whole()
+        for _ in range(2):
+            np.testing.assert_allclose(touched.run(model, state, clean), model(whole), rtol=0, atol=1e-5)
+
+
+def test_whole_tiles_only_where_they_would_be_computed_anyway() -> None:
+    for channels, filters, tiled in ((64, 64, True), (3, 64, False), (16, 16, False)):
+        layer = nn.Conv2d(channels, filters, 3, padding=1)
+        windows = touched._windows(layer)
+        assert windows is not None
+        assert touched._whole_tiles(layer, windows, 32, [21, 33]) == ([24, 36] if tiled else [21, 33])

@@ -9,6 +9,7 @@ from tests.checking import Backend, values
 from tinynet import nn
 from tinynet.distributed import Shards
 from tinynet.functional import linear_weight_gradient
+from tinynet.kernels import factors
 from tinynet.kernels.factors import Product, total
 
 
@@ -50,6 +51,19 @@ def network(rng: np.random.Generator) -> nn.Sequential:
     ).to(dtype=np.float64)
 
 
+@pytest.mark.parametrize(("most", "left"), [(5, False), (6, True)])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_products_of_many_samples_are_written(monkeypatch: pytest.MonkeyPatch, most: int, left: bool, workers: int) -> None:
+    """To multiply them some rows at a time would take longer than memory does."""
+    monkeypatch.setattr(factors, "_FEW", most)
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((6, 48)), rng.integers(0, 3, 6)
+    with Shards(workers) as shards:
+        gradients = shards.step(network(rng), nn.CrossEntropyLoss(), x, labels, [rng] * workers, factored=True).gradients
+    assert isinstance(gradients["first.weight"], Product) == left
+    assert Product(np.ones((6, 9), np.float32), np.ones((6, 9), np.float32)).norm_follows == left
+
+
 @pytest.mark.parametrize(("count", "workers"), [(6, 2), (17, 2), (9, 3), (40, 2), (1, 2), (5, 1)])
 def test_shards_of_products_give_the_gradients_of_the_whole_batch(count: int, workers: int) -> None:
     """17 in two: one shard has 8 samples and keeps factors, the other has 9 and does not. Left as they are, products stand for
@@ -66,7 +80,7 @@ def test_shards_of_products_give_the_gradients_of_the_whole_batch(count: int, wo
     assert list(left) == list(whole) and once.keys() == {"a.weight"}
     per_shard = -(-count // workers)
     for name, gradient in left.items():
-        few = 4 * per_shard * (48 + 64) <= 48 * 64 if name == "first.weight" else 4 * per_shard * 128 <= 64 * 64
+        few = 4 * per_shard * (48 + 64) <= 48 * 64 if name == "first.weight" else 4 * 2 * per_shard * 128 <= 64 * 64
         assert isinstance(gradient, Product) == (few and name in ("first.weight", "a.weight"))
         written = gradient.value() if isinstance(gradient, Product) else gradient
         np.testing.assert_array_equal(written, steps[0][name], err_msg=name)

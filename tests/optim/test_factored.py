@@ -221,6 +221,11 @@ def test_the_norm_is_finite_where_that_of_the_written_gradient_is(dy: float, x: 
     if not np.isfinite(want):
         with np.errstate(all="ignore"), pytest.raises(TinynetError, match=f"is {want}"):
             optim.clip_grad_norm({"w": given_product}, 1.0, norm_type, error_if_nonfinite=True)
+        ours: dict[str, Any] = {"w": given_product}
+        with np.errstate(all="ignore"):
+            for gradients in (ours, written):
+                optim.clip_grad_norm(gradients, 1.0, norm_type)
+        np.testing.assert_array_equal(ours["w"], written["w"])              # nan where inf was divided by inf
 
 
 def test_what_is_not_clipped_stays_as_it_is() -> None:

@@ -13,7 +13,8 @@ from ..kernels.factors import Product, total
 
 
 def summed(shards: Sequence[dict[str, Any]], each: Each, factored: bool = False) -> dict[str, Any]:
-    """Σ of the shards' gradients by name, in the arrays of the first; products are written out unless `factored`.
+    """Σ of the shards' gradients by name, in the arrays of the first; products are written out unless `factored`,
+    and of few samples.
 
     each: see kernels.blocks.
     """
@@ -26,7 +27,7 @@ def summed(shards: Sequence[dict[str, Any]], each: Each, factored: bool = False)
             found[name] = total(shares)
         else:
             found[name], some = _added(shares)
-        if isinstance(found[name], Product) and not factored:
+        if isinstance(found[name], Product) and not (factored and found[name].few):
             found[name], some = found[name].writing()
         work += some
     worth(each, [gradient for gradient in found.values() if not isinstance(gradient, Product)])(lambda do: do(), work)

@@ -19,6 +19,8 @@ from .. import functional as F
 from .. import nn
 from ..backend import Array, array_module
 from ..functional._check import integers
+from ..kernels.correlation import choose
+from ..kernels.geometry import Geometry
 from ..nn import Layer
 from ..nn.activation import _Rectifier
 from ..nn.layer import join
@@ -27,7 +29,7 @@ from ..nn.norm import _BatchNorm
 _MOST = 0.6
 """Share of a map from which on it is computed whole."""
 _TILE = 4
-"""Outputs along an axis that Winograd's tiles have: a block of whole tiles is computed where it lies, without a frame."""
+"""Outputs along an axis of a tile of winograd4x4: a block of whole tiles is computed where it lies, without a frame."""
 _EACH_CELL = (
     _Rectifier, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Identity, nn.Dropout, nn.LocalResponseNorm, _BatchNorm,
 )
@@ -110,7 +112,8 @@ def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, pa
             if fused is not None:                               # several layers at once, as Sequential does
                 within = [name, *(after for after, _ in children[: fused.others - 1])]
                 if not any(join(path, after) in look.paths for after in within):
-                    instead = _together(child, following, fused.call, clean, join(key, "+".join([name, *within])))
+                    names = "..".join([name, *(after for after, _ in children[: fused.others])])    # no layer's name has a dot
+                    instead = _together(child, following, fused.call, clean, join(key, names))
                     (name, child), children = children[fused.others - 1], children[fused.others :]
             state = _child(name, child, state, clean, look, path, key, instead)
         return state
@@ -122,7 +125,7 @@ def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, pa
     if not isinstance(state, Touched):
         return layer(state)
     after = _kept(clean, key, layer, state.clean)
-    if isinstance(layer, _EACH_CELL):
+    if isinstance(layer, _EACH_CELL) and not (isinstance(layer, _BatchNorm) and not layer.fixed):
         return Touched(after, layer(state.block), state.starts)
     windows = _windows(layer)
     if windows is None or after.ndim != 4:
@@ -224,9 +227,7 @@ def _windowed(layer: Any, windows: _Windows, state: Touched, after: Array, follo
 
     following: the layers behind a convolution, of which some may be done with it.
     """
-    plain = windows[:2] == ((3, 3), (1, 1)) and windows.dilation == (1, 1)
-    tile = _TILE if plain and isinstance(layer, nn.Conv2d) and layer.groups == 1 else 1
-    starts, size, seen = np.empty_like(state.starts), [], []
+    starts, size = np.empty_like(state.starts), []
     for axis, (k, s, low, d) in enumerate(zip(*windows[:4], strict=True)):
         begin, end = state.starts[:, axis], state.starts[:, axis] + state.block.shape[2 + axis]
         out = after.shape[2 + axis]
@@ -235,7 +236,11 @@ def _windowed(layer: Any, windows: _Windows, state: Touched, after: Array, follo
         count = max(1, int((last - first).max()) + 1)           # the same for all places: they are computed together
         starts[:, axis] = np.minimum(first, out - count)
         size.append(count)
-        seen.append((-(-count // tile) * tile - 1) * s + d * (k - 1) + 1)
+    made = _whole_tiles(layer, windows, len(starts), size)
+    seen = [
+        (count - 1) * s + d * (k - 1) + 1
+        for count, k, s, d in zip(made, windows.kernel, windows.stride, windows.dilation, strict=True)
+    ]
     begins = starts * np.array(windows.stride) - np.array(windows.low)
     parts = state.cut(begins, (seen[0], seen[1]), windows.outside)
     if isinstance(layer, nn.Conv2d):
@@ -248,6 +253,17 @@ def _windowed(layer: Any, windows: _Windows, state: Touched, after: Array, follo
     else:
         block = F.avg_pool2d(parts, windows.kernel, windows.stride, divisor_override=layer.divisor_override)
     return Touched(after, block, starts)
+
+
+def _whole_tiles(layer: Any, windows: _Windows, places: int, size: list[int]) -> list[int]:
+    """The size of a block of outputs, rounded up to whole tiles where these are Winograd's and would be computed anyway."""
+    if not isinstance(layer, nn.Conv2d) or windows[:2] != ((3, 3), (1, 1)):
+        return size
+    made = [-(-count // _TILE) * _TILE for count in size]
+    nothing, one = (0, 0), (1, 1)
+    geometry = Geometry((made[0] + 2, made[1] + 2), (3, 3), one, nothing, nothing, windows.dilation, (made[0], made[1]))
+    filters, channels = layer.weight.shape[:2]
+    return made if choose(places, channels, filters, geometry, layer.groups) == "winograd4x4" else size
 
 
 def _paste(target: Array, source: Array, top: int, left: int, height: int, width: int) -> None:

@@ -24,6 +24,8 @@ from .scratch import scratch
 
 _MUCH = 4
 """How many times smaller the factors must be to be kept."""
+_FEW = 64
+"""Samples up to which a product had better not be written: of more, multiplying takes longer than going through memory."""
 _ROWS = 4
 """Rows of a product at a time, for each sample: the samples' x is laid out anew for every block of rows."""
 _MOST, _ENOUGH = 4, 32
@@ -64,6 +66,11 @@ class Product:
         """Whether the factors are much smaller than the product."""
         return _MUCH * (self.dy.size + self.x.size) <= self.size
 
+    @property
+    def few(self) -> bool:
+        """Whether whoever uses it some rows at a time is quicker if it is never written."""
+        return len(self.dy) <= _FEW
+
     def parts(self) -> list[slice]:
         """The rows of the product in blocks. Whoever multiplies them has the same bits as `value`."""
         (out, inputs), n = self.shape, len(self.dy)
@@ -103,11 +110,11 @@ class Product:
 
     @property
     def norm_follows(self) -> bool:
-        """Whether `norm` gives what the written product's norm would: of float32 on a CPU, and if no sum in it can overflow.
+        """Whether to take `norm`: of float32 on a CPU, of few samples, and if no number of the product can overflow.
 
         Where terms cancel, (dy dyᵀ) ∘ (x xᵀ) has half the digits of the product left: of float64's as many as float32 has.
         """
-        if array_module(self.dy, self.x) is not np or self.dtype != np.float32:
+        if array_module(self.dy, self.x) is not np or self.dtype != np.float32 or not self.few:
             return False
         largest = [np.abs(factor).max(axis=1, initial=0).astype(np.float64) for factor in (self.dy, self.x)]      # (n,) each
         return bool(np.dot(*largest) < np.finfo(np.float32).max / 2)        # no if there is inf or nan in them
@@ -135,6 +142,8 @@ def arrays_of(gradient: Any) -> tuple[Array, ...]:
 
 def total(shares: Sequence[Any]) -> Any:
     """Σ of gradients, products or not; a product if all are."""
+    if len(shares) == 1:
+        return shares[0]
     if all(isinstance(share, Product) for share in shares):
         concatenate = array_module(shares[0].dy).concatenate
         return Product(concatenate([share.dy for share in shares]), concatenate([share.x for share in shares]))

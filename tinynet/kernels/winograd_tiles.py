@@ -120,7 +120,7 @@ class Layout(NamedTuple):
         return (slice(None), *inside) if self.images_last else (..., *inside)
 
     def inputs(self, canvas: Array, rows: slice) -> Array:
-        """A copy (a, a, C, *grid) of the input tiles, a × a cells that overlap by two."""
+        """A copy (a, a, C, *grid) of the input tiles, a × a cells that overlap by r − 1."""
         return self.copied(self._view(canvas, rows, self.form.a))
 
     def copied(self, view: Array) -> Array:

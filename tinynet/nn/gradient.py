@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ..backend import Array
-from ..kernels.factors import total
+from ..kernels.factors import Product, total
 from .layer import Layer, Saved, join
 
 
@@ -44,8 +44,14 @@ def backward(
         for name, gradient in found.items():
             if name in names:
                 name = join(first_path[id(layer)], name)
-                gradients[name] = total([gradients[name], gradient]) if name in gradients else gradient
+                gradients[name] = _sum(gradients[name], gradient) if name in gradients else gradient
         return dx
 
     dx = model.reverse(saved, dy, step, keep=keep)
     return (dx if input_gradient else None), gradients
+
+
+def _sum(first: Any, second: Any) -> Any:
+    """The gradients of a layer that stands in two places: a product only as long as that saves."""
+    both = total([first, second])
+    return both.value() if isinstance(both, Product) and not both.saves else both

@@ -1,8 +1,8 @@
 """Gradient clipping, in place on a dict name -> gradient, as torch.nn.utils.clip_grad_norm_ and clip_grad_value_.
 
 A gradient may be a Product (kernels.factors), which is not computed. Its 2-norm follows from its factors; any other is taken of a
-few rows at a time, and so is that of float64, or where numbers might overflow. To scale it, its dy is scaled. Only to be clipped
-value by value it is written, and takes its place in the dict.
+few rows at a time, and so is that of float64, of many samples, or where numbers might overflow. To scale it, its dy is scaled.
+Only to be clipped value by value, or by a norm that is not finite, it is written, and takes its place in the dict.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def total_norm(gradients: Mapping[str, Array | Product | None], norm_type: float
 
 
 def clip_grad_norm(
-    gradients: Mapping[str, Array | Product | None],
+    gradients: MutableMapping[str, Any],
     max_norm: float,
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
@@ -58,6 +58,8 @@ def clip_grad_norm(
     for); otherwise gradients of a non-finite norm are scaled by it as they are, which PyTorch does too. each: see total_norm.
     """
     norm = total_norm(gradients, norm_type, each=each)
+    if any(isinstance(gradient, Product) for gradient in gradients.values()) and not math.isfinite(norm):
+        gradients = _written(gradients, each)                   # 0 · inf is nan in an array, and would be 0 in factors
     if error_if_nonfinite and not math.isfinite(norm):
         raise TinynetError(f"the total norm (order {norm_type}) of the gradients is {float(norm)}: cannot clip to it")
     found = [gradient for gradient in gradients.values() if gradient is not None]
@@ -80,9 +82,7 @@ def clip_grad_value(gradients: MutableMapping[str, Any], clip_value: float, *, e
     A Product among the gradients is written, and the dict has the array from then on.
     """
     clip_value = float(clip_value)
-    for name, gradient in gradients.items():
-        if isinstance(gradient, Product):
-            gradients[name] = gradient.value(each)              # no name comes or goes
+    _written(gradients, each)
 
     def clip(x: Array) -> None:
         xp = array_module(x)
@@ -90,6 +90,14 @@ def clip_grad_value(gradients: MutableMapping[str, Any], clip_value: float, *, e
         xp.minimum(x, clip_value, out=x)
 
     _in_place([gradient for gradient in gradients.values() if gradient is not None], each, clip)
+
+
+def _written(gradients: MutableMapping[str, Any], each: Each) -> MutableMapping[str, Any]:
+    """Products in the dict become arrays."""
+    for name, gradient in gradients.items():
+        if isinstance(gradient, Product):
+            gradients[name] = gradient.value(each)              # no name comes or goes
+    return gradients
 
 
 def _in_place(arrays: Sequence[Array], each: Each, change: Callable[[Array], Any]) -> None:
