@@ -160,7 +160,7 @@ def _back(x: Array | None, w: Array | None, dy: Array, c: int, geometry: Geometr
 
 
 def filters(w: Array, m: int, stride: tuple[int, ...] = (1, 1)) -> Array:
-    """U = 𝐆 w (a², O, C), with a stride (a², O, s·t·C)."""
+    """U = 𝐆 w (a², O, C), with a stride (s, t) (a², O, s·t·C). w: (O, C, *kernel)."""
     if array_module(w) is np:
         return _kept.get(w, (m, stride))
     u = _room(w, (m, stride))
@@ -170,7 +170,8 @@ def filters(w: Array, m: int, stride: tuple[int, ...] = (1, 1)) -> Array:
 
 def _room(w: Array, how: tuple[int, tuple[int, ...]]) -> Array:
     (m, stride), (o, c, *kernel) = how, w.shape
-    return array_module(w).empty(((m - 1 - (-kernel[0] // stride[0])) ** 2, o, prod(stride) * c), dtype=w.dtype)
+    form = Form(m, -(-kernel[0] // stride[0]))
+    return array_module(w).empty((form.a**2, o, prod(stride) * c), dtype=w.dtype)
 
 
 def _transform(w: Array, how: tuple[int, tuple[int, ...]], out: Array) -> None:
