@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,13 @@ settings.register_profile("search", deadline=None, max_examples=1000, suppress_h
 settings.register_profile("few", settings.get_profile("repeatable"), max_examples=8)      # under the address sanitiser
 settings.register_profile("mutation", settings.get_profile("repeatable"), phases=[Phase.generate])  # for mutate.py
 settings.load_profile("repeatable")
+
+# Left to itself, Hypothesis also draws numbers that stand in those of the project's modules that are loaded by then: a constant
+# changed anywhere, or a test run by itself, would draw other examples.
+with contextlib.suppress(ImportError, AttributeError):              # older versions do not, and this is not their interface
+    from hypothesis.internal.conjecture import providers
+
+    providers._get_local_constants = lambda: providers.Constants()
 
 torch.set_num_threads(1)  # tiny arrays: threads only cost
 

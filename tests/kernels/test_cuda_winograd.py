@@ -28,7 +28,7 @@ def backend(cuda: Cpu) -> Backend:
     return Backend("cuda on a CPU", device_module)
 
 
-test_against_pytorch = test_algorithms.test_against_pytorch      # those algorithms of it that are CUDA here, and the others
+test_against_pytorch = test_algorithms.test_against_pytorch      # those algorithms that are CUDA here, and the others
 
 
 @st.composite
@@ -109,13 +109,6 @@ def test_no_memory_is_told_by_the_allocation_and_the_workspace(
     x, w = (device(np.ones(shape, np.float32)) for shape in ((1, 3, 8, 8), (2, 3, 3, 3)))
     with pytest.raises(DeviceMemoryError, match=rf"{what} of Winograd's algorithm, \(36, .* takes .* MiB; try .*workspace="):
         F.conv2d(x, w, algorithm="winograd4x4")
-
-
-def test_strides_are_refused() -> None:
-    """A CPU takes them phase by phase."""
-    x, w = (device(np.ones((1, 1, side, side), np.float32)) for side in (9, 5))
-    with pytest.raises(ArgumentError, match="winograd4x4 cannot do kernel"):
-        F.conv2d(x, w, None, 2, algorithm="winograd4x4")
 
 
 def chosen(what: str, n: int, c: int, size: int, o: int, kernel: int, stride: int = 1, padding: int = 0, groups: int = 1) -> str:
