@@ -21,6 +21,25 @@ def small_kernels() -> object:
         yield
 
 
+@given(data=st.data())
+def test_a_product_with_a_transposed_factor(data: st.DataObject) -> None:
+    def size(low: int, high: int) -> int:
+        return data.draw(st.integers(low, high))
+
+    lead, (m, n, k) = data.draw(st.sampled_from([(), (2,), (2, 0), (3, 2)])), (size(0, 99), size(0, 160), size(0, 40))
+    dtype = data.draw(st.sampled_from(["float32", "float64"]))
+    a, b = numbers(0, (*lead, m, k)).astype(dtype), numbers(1, (*lead, n, 2 * k)).astype(dtype)[..., ::2]
+    found = products.matmul_transposed(a, b)
+    assert found.shape == (*lead, m, n) and found.dtype == dtype
+    close(found, np.einsum("...mk,...nk->...mn", a.astype(np.float64), b.astype(np.float64)), dtype)
+
+
+@pytest.mark.parametrize("m, n, turned", [(32, 96, True), (32, 40, False), (96, 288, True), (97, 288, False), (96, 32, False)])
+def test_the_factor_of_more_rows_is_on_the_left(m: int, n: int, turned: bool) -> None:
+    found = products.matmul_transposed(numbers(0, (2, m, 5)), numbers(1, (2, n, 5)))
+    assert found.strides[-2:] == ((4, 4 * m) if turned else (4 * n, 4))
+
+
 def numbers(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     return values(seed, shape).astype(np.float32)
 

@@ -17,6 +17,7 @@ from ..backend import Array, array_module
 from . import phases
 from .geometry import Geometry, pad_cells, windows
 from .masking import rectify
+from .products import matmul_transposed
 from .scratch import scratch
 from .tiles import Tile, tiles
 
@@ -109,10 +110,13 @@ def weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int, worksp
     """dW = dY Xᵀ, summed over the tiles. x: (N, C, *size), dy: (N, O, *out). Returns (O, C/G, *kernel)."""
     xp, g = array_module(x), groups
     o, c = dy.shape[1], x.shape[1]
-    dw = xp.zeros((g, o // g, c // g * prod(geometry.kernel)), dtype=x.dtype)
+    dw = None
     for tile, columns in _columns(x, geometry, g, workspace):
-        dw += xp.matmul(_as_matrix(dy[tile.images, :, tile.rows], g), columns.swapaxes(1, 2))
-    return dw.reshape(o, c // g, *geometry.kernel)
+        part = matmul_transposed(_as_matrix(dy[tile.images, :, tile.rows], g), columns)
+        dw = part if dw is None else xp.add(dw, part, out=dw)
+    if dw is None:                                                          # no images
+        dw = xp.zeros((g, o // g, c // g * prod(geometry.kernel)), dtype=x.dtype)
+    return xp.ascontiguousarray(dw).reshape(o, c // g, *geometry.kernel)
 
 
 def flipped(dy: Array, w: Array, geometry: Geometry, groups: int) -> tuple[Array, Array, None, Geometry]:

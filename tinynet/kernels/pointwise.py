@@ -8,6 +8,7 @@ from ..backend import Array, array_module
 from . import im2col
 from .geometry import Geometry
 from .masking import rectify
+from .products import matmul_transposed
 
 _LONG = 256
 """Positions of one image from which on its product is worth a call of its own in the weight gradient."""
@@ -42,15 +43,15 @@ def input_gradient(dy: Array, w: Array, geometry: Geometry, groups: int) -> Arra
 
 def weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int) -> Array:
     """dW = Σ_n dY_n X_nᵀ. x: (N, C, *size), dy: (N, O, *out). Returns (O, C/G, 1, …)."""
-    n, o, positions = x.shape[0], dy.shape[1], prod(geometry.out)
+    xp, n, o, positions = array_module(x), x.shape[0], dy.shape[1], prod(geometry.out)
     if n == 0 or positions < _LONG:
         return im2col.weight_gradient(x, dy, geometry, groups)
-    columns = _columns(x, geometry, groups).swapaxes(2, 3)                  # (N, G, P, C/G)
+    columns = _columns(x, geometry, groups)                                 # (N, G, C/G, P)
     signal = dy.reshape(n, groups, o // groups, positions)
-    dw = signal[0] @ columns[0]                                             # (G, O/G, C/G)
+    dw = matmul_transposed(signal[0], columns[0])                           # (G, O/G, C/G)
     for image in range(1, n):
-        dw += signal[image] @ columns[image]
-    return dw.reshape(o, -1, *geometry.kernel)
+        dw += matmul_transposed(signal[image], columns[image])
+    return xp.ascontiguousarray(dw).reshape(o, -1, *geometry.kernel)
 
 
 def _columns(x: Array, geometry: Geometry, groups: int) -> Array:

@@ -12,6 +12,9 @@ asked for as many products of pieces below that size, in one call of `matmul`:
 
 Every number is still the sum of the same terms; their order is another. Elsewhere (another BLAS, an older processor, CuPy) the
 product is asked for whole.
+
+And a product A Bᵀ of two matrices that both have long rows, as every weight gradient of a convolution is, had better have the one
+of more rows on the left.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ _LEAST_COLUMNS, _LEAST_ROWS = 64, 4
 """What a piece must have, to be worth its call."""
 _BLOCK = (64, 512)
 """Rows and columns of a piece of the right factor, where the left one has few rows: few sums, and lines of some length."""
+_FLATTER, _NOT_FLAT = 1.5, 96
+"""A Bᵀ is computed as (B Aᵀ)ᵀ if B has so many times as many rows as A, and A no more than these."""
 
 
 def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
@@ -64,6 +69,16 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     else:
         np.matmul(a, b, out=out)
     return out
+
+
+def matmul_transposed(a: Array, b: Array) -> Array:
+    """a (…, M, K) times bᵀ, b (…, N, K): (…, M, N), whose columns may lie in one piece instead of its rows."""
+    (m, n), b = (a.shape[-2], b.shape[-2]), b.swapaxes(-1, -2)
+    xp = array_module(a, b)
+    if xp is not np or m > _NOT_FLAT or n < _FLATTER * m:
+        return xp.matmul(a, b)
+    turned: Array = np.matmul(b.swapaxes(-1, -2), a.swapaxes(-1, -2)).swapaxes(-1, -2)
+    return turned
 
 
 def _by_columns(a: Array, b: Array, out: Array, columns: int) -> None:

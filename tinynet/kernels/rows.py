@@ -29,6 +29,7 @@ from ..backend import Array, array_module
 from . import im2col
 from .geometry import Geometry
 from .masking import rectify
+from .products import matmul_transposed
 from .scratch import scratch
 from .tiles import tiles
 
@@ -109,7 +110,7 @@ def weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int) -> Arr
     x, q = x.reshape(n, groups, x.shape[1] // groups, *geometry.size), prod(geometry.out[1:])
     c, last = x.shape[2], prod(geometry.kernel[1:])
     signal = dy.reshape(n, groups, f, geometry.out[0], q)
-    dw = xp.zeros((groups, f, geometry.kernel[0], c * last), dtype=x.dtype)
+    dw = xp.zeros((geometry.kernel[0], groups, f, c * last), dtype=x.dtype)
     for images, members, part, lowered in _lowered(x, f, geometry, 1, split=True):
         lowered = lowered.reshape(*lowered.shape[:4], -1)                   # (n, g, C·L, stride, rows·q)
         count = part.stop - part.start
@@ -117,8 +118,8 @@ def weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int) -> Arr
         for k in range(geometry.kernel[0]):
             row, phase = divmod(k * geometry.dilation[0], geometry.stride[0])
             seen = lowered[:, :, :, phase, row * q : (row + count) * q]     # (n, g, C·L, rows·q)
-            dw[members, :, k] += xp.matmul(own, seen.swapaxes(2, 3)).sum(axis=0)
-    dw = dw.reshape(groups * f, geometry.kernel[0], c, last).swapaxes(1, 2)
+            dw[k, members] += matmul_transposed(own, seen).sum(axis=0)
+    dw = dw.reshape(geometry.kernel[0], groups * f, c, last).transpose(1, 2, 0, 3)
     return xp.ascontiguousarray(dw).reshape(groups * f, c, *kernel)
 
 
