@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.device_double import device_module
 from tinynet.errors import FileError
-from tinynet.files import read_safetensors, write_safetensors
+from tinynet.files import read_safetensors, replacing, write_safetensors, write_text
 
 
 def test_the_format_s_own_library_reads_what_is_written(tmp_path):
@@ -62,3 +64,39 @@ def test_a_refused_write_leaves_the_old_file(tmp_path: Path):
     with pytest.raises(FileError, match="what was there before is unchanged"):
         write_safetensors(path, {"w": np.zeros(2, np.dtype("datetime64[s]"))}, {})
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_threads_that_write_one_file_leave_one_of_their_contents(tmp_path: Path):
+    path, begun, go = tmp_path / "a.txt", threading.Event(), threading.Event()
+
+    def first() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("first")
+            begun.set()
+            go.wait(10)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert begun.wait(10)
+    write_text(path, "second, and longer")
+    assert path.read_text() == "second, and longer"
+    go.set()
+    thread.join(10)
+    assert path.read_text() == "first" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_link_and_permissions_stay(tmp_path: Path):
+    real, link = tmp_path / "model-3.txt", tmp_path / "latest.txt"
+    real.write_text("old")
+    real.chmod(0o600)
+    link.symlink_to(real.name)
+    write_text(link, "new")
+    assert link.is_symlink() and real.read_text() == "new" and real.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_no_regular_file_stays_what_it_is(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FileError, match=r"pipe: cannot be written \(no regular file\)$"):
+        write_text(pipe, "x")
+    assert pipe.is_fifo()

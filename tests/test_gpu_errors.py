@@ -140,6 +140,16 @@ def test_gpu_options_hold_within_their_block() -> None:
     assert backend.current_gpu_options() == backend.GpuOptions("float32", 64 << 20)
 
 
+def test_blocks_of_gpu_options_may_end_in_any_order() -> None:
+    first, second = backend.gpu_options(precision="tf32"), backend.gpu_options(workspace=5)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert backend.current_gpu_options().workspace == 5
+    second.__exit__(None, None, None)
+    assert backend.current_gpu_options() == backend.GpuOptions("float32", 64 << 20)
+
+
 @pytest.mark.parametrize("where, left", [("maximum", [2]), ("zeros_like", [0])])
 def test_a_step_without_memory_has_not_happened(monkeypatch: pytest.MonkeyPatch, where: str, left: list[int]) -> None:
     # In the forward pass, and at the state that AdamW makes at its first step.

@@ -7,6 +7,7 @@ stay there. CuPy is looked up only when it has been imported already, or when a 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -175,7 +176,9 @@ class GpuOptions:
     workspace: int = 64 << 20
 
 
-_gpu_options = GpuOptions()
+_gpu_options = [GpuOptions()]
+"""Those that hold without a block, and those of the blocks that are open now; the last hold."""
+_options_lock = threading.Lock()
 
 
 @contextmanager
@@ -190,19 +193,21 @@ def gpu_options(*, precision: str | None = None, workspace: int | None = None) -
 
     It holds for the whole process, all its threads. Raises ArgumentError for other values.
     """
-    global _gpu_options
     if precision is not None and precision not in PRECISIONS:
         raise ArgumentError(f'gpu_options: expected precision "float32", "tf32" or "float16", got {precision!r}')
     if workspace is not None and (isinstance(workspace, bool) or not isinstance(workspace, int) or workspace < 1):
         raise ArgumentError(f"gpu_options: expected workspace in bytes, at least 1, got {workspace!r}")
-    before = _gpu_options
-    _gpu_options = GpuOptions(precision or before.precision, workspace or before.workspace)
+    with _options_lock:
+        before = _gpu_options[-1]
+        options = GpuOptions(precision or before.precision, workspace or before.workspace)
+        _gpu_options.append(options)
     try:
-        yield _gpu_options
+        yield options
     finally:
-        _gpu_options = before
+        with _options_lock:                                     # blocks of several threads may end in any order
+            del _gpu_options[next(i for i, held in enumerate(_gpu_options) if held is options)]
 
 
 def current_gpu_options() -> GpuOptions:
     """The options that hold now."""
-    return _gpu_options
+    return _gpu_options[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,14 +21,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Whoever looks at `path` finds the old contents or the new ones, also after a crash: the new ones are on the disk
     before they get the name. If anything fails (a full disk, Ctrl-C) the old file stays and the temporary one goes.
-    Raises FileError for what the operating system refuses.
+    A link stays, and what it points to is replaced; permissions stay as they were. Raises FileError for what the operating system
+    refuses, and for a path that is no regular file, such as a device.
     """
-    path = Path(path)
+    given, path = Path(path), Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FileError(f"{given}: cannot be written (no regular file)")
     # The ending stays last, for writers that go by it; in the same folder, since a rename cannot cross file systems.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp{path.suffix}")
     try:
         temporary.touch()
-        mode = temporary.stat().st_mode  # as the user's umask has it; some writers would leave a file for its owner alone
+        # As it was or as the user's umask has it; some writers would leave a file for its owner alone.
+        mode = (path if path.exists() else temporary).stat().st_mode
         yield temporary
         os.chmod(temporary, mode)
         with open(temporary, "rb+") as file:
@@ -36,7 +41,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or error
-        raise FileError(f"{path}: cannot be written ({reason}); what was there before is unchanged") from None
+        raise FileError(f"{given}: cannot be written ({reason}); what was there before is unchanged") from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

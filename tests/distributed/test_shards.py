@@ -181,3 +181,33 @@ def test_blas_has_one_thread_within_and_its_own_again_behind_also_after_an_error
 def test_arguments(arguments: dict[str, object]) -> None:
     with pytest.raises(ArgumentError, match="Shards: expected"):
         Shards(**arguments)  # type: ignore[arg-type]
+
+
+def test_blocks_that_overlap_leave_blas_as_it_was() -> None:
+    def threads() -> list[int]:
+        return [info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"]
+
+    before, entered, leave = threads(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with Shards(2):
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with Shards(2):
+        thread.start()
+        assert entered.wait(10)
+    within = threads()                                          # the first is gone, the other is still there
+    leave.set()
+    thread.join(10)
+    assert set(within) == {1} and threads() == before
+
+
+def test_a_block_is_entered_once() -> None:
+    with Shards(2) as shards:
+        with pytest.raises(ArgumentError, match="entered already"), shards:
+            pass
+        assert shards.infer(nn.Identity(), np.ones((4, 2))).shape == (4, 2)
+    with shards:                                                # and again, behind the first
+        pass

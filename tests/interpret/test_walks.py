@@ -709,3 +709,17 @@ def test_host_and_device_do_not_mix(backend: Backend) -> None:
         pytest.skip("a pair of two kinds")
     with pytest.raises((DeviceError, TypeError)):
         saliency(model).attribute(backend.array(x), target=0)
+
+
+@pytest.mark.parametrize("ask", [
+    lambda model, x: interpret.deconvnet(model).attribute(x, layer="relu1", unit=(1, "max")),
+    lambda model, x: interpret.smoothgrad(model, samples=2).attribute(x, layer="relu1", unit=1),
+    lambda model, x: interpret.maximise(model, "relu1", [0], x.shape[1:], steps=2),
+], ids=["deconvnet", "smoothgrad", "maximise"])
+def test_what_lies_above_a_unit_is_not_computed(ask: Any) -> None:
+    class Unseen(nn.Layer):
+        def forward(self, x: Any, train: bool = False, rng: Any = None) -> Any:
+            raise AssertionError("nobody asked for it")
+
+    model = nn.Sequential(conv1=nn.Conv2d(3, 4, 3, rng=np.random.default_rng(0)), relu1=nn.ReLU(), above=Unseen())
+    ask(model, np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32))

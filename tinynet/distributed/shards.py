@@ -19,12 +19,10 @@ from ..backend import Array, array_module, current_device, on
 from ..errors import ArgumentError
 from ..nn import Layer, backward
 from ..nn.group import Group, Member, membership
+from .blas import one_blas_thread
 from .memory import MOST, KeptMemory
 from .sums import summed
 from .workers import available_cores
-
-_lock = threading.Lock()
-_controller: Any = None
 
 
 class TrainingStep(NamedTuple):
@@ -56,10 +54,12 @@ class Shards:
         self._within = ExitStack()
 
     def __enter__(self) -> Shards:
+        if self._pool is not None:
+            raise ArgumentError("Shards: its with block is entered already; take other Shards for another block")
         with ExitStack() as within:
             within.enter_context(KeptMemory(self.keep))
             if self.workers > 1:
-                within.enter_context(_blas().limit(limits=1, user_api="blas"))
+                within.enter_context(one_blas_thread())
                 self._pool = within.enter_context(ThreadPoolExecutor(self.workers - 1, thread_name_prefix="tinynet-shard"))
             self._within = within.pop_all()
         return self
@@ -176,14 +176,3 @@ class Shards:
             if failure is not None and not isinstance(failure, threading.BrokenBarrierError):
                 raise failure
         return own + [future.result() for future in futures]
-
-
-def _blas() -> Any:
-    """The process's BLAS libraries, looked for once."""
-    global _controller
-    with _lock:
-        if _controller is None:
-            from threadpoolctl import ThreadpoolController
-
-            _controller = ThreadpoolController()
-        return _controller

@@ -83,10 +83,10 @@ class Attribution:
         keep: whether the record stays for another walk; else each layer's part is let go of when it is passed.
         """
         if taken.layer is None:
-            return self.model.reverse(taken.saved, signal, self.step, keep=keep)
+            return taken.model.reverse(taken.saved, signal, self.step, keep=keep)
 
         def put_in(path: str, layer: Layer, arrived: Any) -> Any:
             return signal if path == taken.layer else arrived
 
-        # Nothing arrives from the top, so the layers above the unit cost nothing.
-        return self.model.reverse(taken.saved, None, self.step, put_in, keep=keep)
+        # Nothing arrives from the top: what is recorded may be a container that computes more than the layer.
+        return taken.model.reverse(taken.saved, None, self.step, put_in, keep=keep)

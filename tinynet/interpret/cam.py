@@ -45,7 +45,7 @@ class grad_cam(Attribution):
             return None                                         # what lies below is not wanted
 
         y, saved = self.model.forward(x, watch=watch)           # type: ignore[call-arg]
-        self.model.reverse(saved, select(Record(saved, y, None), target, None), self.step, catch)
+        self.model.reverse(saved, select(Record(self.model, saved, y, None), target, None), self.step, catch)
         if not maps or maps[0].ndim != 4:
             raise ShapeError(f"grad_cam: expected a layer with maps (N, C, h, w), {self.layer!r} has none")
         if not arrived or arrived[0] is None:

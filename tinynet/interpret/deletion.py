@@ -131,7 +131,7 @@ def _asker(model: Layer, x: Array, target: Any, layer: str | None, unit: Unit | 
 
         return probability
     whole = up_to(model, x, layer, shards)
-    mask = select(Record((), whole, layer), target, unit)       # the unit that is strongest in x stays in question
+    mask = select(Record(model, (), whole, layer), target, unit)       # the unit that is strongest in x stays in question
     axes = tuple(range(1, whole.ndim))
     value = to_host((whole * mask).sum(axis=axes)).astype(np.float64)
     channel: Any = unit[0] if isinstance(unit, (tuple, list)) else unit

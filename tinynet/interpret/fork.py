@@ -51,11 +51,11 @@ class Fork:
 
         # A model that is one layer shows nothing, and has nothing in common.
         y, saved = self.model.forward(x, watch=watch) if any(self.places) else self.model.forward(x)  # type: ignore[call-arg]
-        found = [way.back(Record(saved, y, None), mask)]
+        found = [way.back(Record(self.model, saved, y, None), mask)]
         for place, head in zip(self.places, self.heads, strict=True):
             _, own = head.forward(kept[place] if place else x)
             signal = head.reverse(own, mask, way.step)
-            found.append(way.back(Record(saved, kept[place], place), signal) if place else signal)
+            found.append(way.back(Record(self.model, saved, kept[place], place), signal) if place else signal)
         return found
 
 

@@ -25,6 +25,7 @@ from ..data.dataset import BrokenPhoto, Dataset, name
 from ..data.transfer import fetched, transferred
 from ..data.transforms import ToArray
 from ..distributed import Shards
+from ..distributed.blas import one_blas_thread
 from ..errors import ArgumentError, FileError
 from ..files import read_safetensors, write_safetensors
 from ..nn import Layer
@@ -149,7 +150,6 @@ def _run(
     workers: int | None, resume: Any, progress: bool,
 ) -> TopActivations:
     """The pass from photo `top.done` on."""
-    from threadpoolctl import threadpool_limits
     from tqdm import tqdm
 
     bar = tqdm(total=top.total, initial=top.done, unit="photo", desc="strongest activations", leave=False,
@@ -157,7 +157,7 @@ def _run(
     saved = time.monotonic()
 
     # One BLAS thread whatever the number of workers: its number may change the last bits.
-    with bar, threadpool_limits(1, user_api="blas"), Shards(workers) as shards:
+    with bar, one_blas_thread(), Shards(workers) as shards:
         try:
             for done, seen in _passes(top, model, dataset, layers, transform, batch_size, shards):
                 bar.update(done - top.done)

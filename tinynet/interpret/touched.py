@@ -22,20 +22,14 @@ from ..functional._check import integers
 from ..kernels.correlation import choose
 from ..kernels.geometry import Geometry
 from ..nn import Layer
-from ..nn.activation import _Rectifier
-from ..nn.layer import join
+from ..nn.layer import computes_plainly, join
 from ..nn.norm import _BatchNorm
+from ..nn.split import routes_plainly
 
 _MOST = 0.6
 """Share of a map from which on it is computed whole."""
 _TILE = 4
 """Outputs along an axis of a tile of winograd4x4: a block of whole tiles is computed where it lies, without a frame."""
-_EACH_CELL = (
-    _Rectifier, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Identity, nn.Dropout, nn.LocalResponseNorm, _BatchNorm,
-)
-"""Layers that compute a cell of a map from the same cell of the maps below."""
-
-
 class Touched(NamedTuple):
     """Maps that differ from the clean ones in one block each."""
 
@@ -102,6 +96,8 @@ def run(model: Layer, state: State, clean: dict[str, Array], look: Look = NOWHER
 
 def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, path: str, key: str) -> State:
     """The state behind a layer. key: like the path, but with the names that do not show."""
+    if isinstance(layer, nn.Container) and not routes_plainly(layer):     # walks of its own: what they do is not known
+        return layer.infer(_whole(state), lambda here, _, y: look.see(here, y) if here in look.paths else None, path)
     if isinstance(layer, nn.Sequential):
         children = list(layer.named_children())
         while children:
@@ -125,7 +121,7 @@ def _through(layer: Layer, state: State, clean: dict[str, Array], look: Look, pa
     if not isinstance(state, Touched):
         return layer(state)
     after = _kept(clean, key, layer, state.clean)
-    if isinstance(layer, _EACH_CELL) and not (isinstance(layer, _BatchNorm) and not layer.fixed):
+    if layer.each_cell and not (isinstance(layer, _BatchNorm) and not layer.fixed):
         return Touched(after, layer(state.block), state.starts)
     windows = _windows(layer)
     if windows is None or after.ndim != 4:
@@ -208,6 +204,8 @@ class _Windows(NamedTuple):
 
 def _windows(layer: Any) -> _Windows | None:
     """The windows of a layer whose cells each see a window of the maps below; None: it is none."""
+    if not computes_plainly(layer):
+        return None
     if isinstance(layer, nn.AvgPool2d) and (layer.ceil_mode or not layer.count_include_pad):
         return None                                             # at the border it divides by something else
     if not isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):

@@ -16,6 +16,7 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
 from ..nn import Layer
 from ..nn.layer import Saved
+from ..nn.split import below
 
 Unit = int | Sequence[Any]
 """channel, (channel, "max"), (channel, y, x) or (channel, "all")."""
@@ -24,21 +25,21 @@ Unit = int | Sequence[Any]
 class Record(NamedTuple):
     """A forward pass, and the output of the layer in question."""
 
+    model: Layer
+    """What was run: the model, or what the layer is computed by."""
     saved: Saved
     output: Array
     layer: str | None
 
 
 def record(model: Layer, x: Array, layer: str | None) -> Record:
-    """Run x through the model, and keep the output of `layer` (None: of the model). Raises ArgumentError with the
-    nearest names.
-    """
+    """Run x through the model, up to `layer` if it is given, and keep the output. Raises ArgumentError with the nearest names."""
     if x.ndim < 2:
         raise ShapeError(f"expected a batch of inputs (N, C, …), got {tuple(x.shape)}")
     if layer is None:
         y, saved = model.forward(x)
-        return Record(saved, y, None)
-    model.layer(layer)
+        return Record(model, saved, y, None)
+    model = below(model, layer)                                 # what lies above it or beside it has no part in its output
     found: list[Array] = []
 
     def watch(path: str, _: Layer, y: Array) -> None:
@@ -48,7 +49,7 @@ def record(model: Layer, x: Array, layer: str | None) -> Record:
     _, saved = model.forward(x, watch=watch)                    # type: ignore[call-arg]
     if not found:
         raise ArgumentError(f"layer {layer!r} has no output of its own; name a layer or a named container")
-    return Record(saved, found[0], layer)
+    return Record(model, saved, found[0], layer)
 
 
 def select(record: Record, target: Any, unit: Unit | None) -> Array:

@@ -17,7 +17,8 @@ from .. import nn
 from ..errors import ArgumentError, FileError, TinynetError
 from ..files import replacing
 from ..nn import Layer
-from ..nn.layer import join
+from ..nn.layer import computes_plainly, join
+from ..nn.split import routes_plainly
 from ._onnx_writing import Writer, import_onnx, write
 from .file import TrainedModel
 
@@ -76,6 +77,9 @@ def _dtype(model: Layer) -> Any:
 
 def _through(layer: Layer, out: Writer, x: str, zeros: np.ndarray, path: str) -> tuple[str, np.ndarray]:
     """Write a layer whose input is named x and has the size of `zeros`; returns the same of its output."""
+    if not (routes_plainly(layer) if isinstance(layer, nn.Container) else computes_plainly(layer)):
+        out.problems.append(f"{path}: {type(layer).__name__}" if path else type(layer).__name__)
+        return x, layer(zeros)
     if isinstance(layer, nn.Sequential):
         for name, child in layer.children():
             x, zeros = _through(child, out, x, zeros, join(path, name))

@@ -26,6 +26,8 @@ class _Rectifier(_FromOutput):
 class ReLU(_Rectifier):
     """max(x, 0)."""
 
+    each_cell = True
+
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
         y = F.relu(x)
         return y, self.Saved(y)
@@ -42,6 +44,8 @@ class ReLU(_Rectifier):
 
 class ReLU6(_Rectifier):
     """min(max(x, 0), 6)."""
+
+    each_cell = True
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
         y = F.relu6(x)
@@ -60,6 +64,8 @@ class ReLU6(_Rectifier):
 class Sigmoid(_FromOutput):
     """1 / (1 + e⁻ˣ)."""
 
+    each_cell = True
+
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
         y = F.sigmoid(x)
         return y, self.Saved(y)
@@ -70,6 +76,8 @@ class Sigmoid(_FromOutput):
 
 class Tanh(_FromOutput):
     """The hyperbolic tangent."""
+
+    each_cell = True
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromOutput.Saved]:
         y = F.tanh(x)
@@ -83,6 +91,7 @@ class LeakyReLU(Layer):
     """x where x > 0, otherwise negative_slope · x."""
 
     config_names = ("negative_slope",)
+    each_cell = True
 
     class Saved(NamedTuple):
         input: Array

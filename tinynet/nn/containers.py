@@ -25,6 +25,8 @@ from .layer import Layer, Saved, Seed, Step, Watch, join
 class Container(Layer):
     """Named children. Subclasses say how a walk goes through them."""
 
+    shortcuts = ()                                              # what walks through it asks split.routes_plainly
+
     def __init__(self, *layers: Layer | Mapping[str, Layer], **named: Layer) -> None:
         self._children: dict[str, Layer] = {}
         if len(layers) == 1 and isinstance(layers[0], Mapping):

@@ -79,7 +79,7 @@ class _Conv(Layer):
         return conv_scaled(self.axes, x, self.weight, shift, scale, relu, **self._windows())
 
     def fused(self, following: Sequence[Layer]) -> Fused | None:
-        if isinstance(self, _ConvTranspose) or not following:
+        if not following:
             return None
         norm = following[0]
         if type(norm) is ReLU:
@@ -95,7 +95,7 @@ class _Conv(Layer):
         return norm.fixed and fits and norm.running_mean.dtype == self.weight.dtype
 
     def fused_forward(self, following: Layer) -> Callable[[Array], tuple[Array, Saved, Any]] | None:
-        if type(following) is not ReLU or isinstance(self, _ConvTranspose):
+        if type(following) is not ReLU:
             return None
 
         def forward(x: Array) -> tuple[Array, Any, Any]:
@@ -115,8 +115,6 @@ class _Conv(Layer):
         return self._with_bias(self._op("_weight_gradient")(saved.input, self.weight.shape, dy, **self._windows()), dy)
 
     def gradients(self, saved: Saved, dy: Array) -> tuple[Array, dict[str, Array]]:
-        if isinstance(self, _ConvTranspose):
-            return super().gradients(saved, dy)
         dx, dw = F.conv_gradients(self.axes, saved.input, self.weight, dy, **self._windows())
         return dx, self._with_bias(dw, dy)
 
@@ -150,6 +148,7 @@ class _ConvTranspose(_Conv):
     config_names = (
         "in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "groups", "dilation",
     )
+    fused, fused_forward = Layer.fused, Layer.fused_forward     # no kernel does it with what follows
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: _Ints, stride: _Ints = 1, padding: _Ints = 0,

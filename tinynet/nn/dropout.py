@@ -17,6 +17,7 @@ class Dropout(Layer):
     """In training each number is 0 with probability p and the others are scaled by 1 / (1 − p); at inference the identity."""
 
     config_names = ("p",)
+    each_cell = True
 
     class Saved(NamedTuple):
         mask: Array | None

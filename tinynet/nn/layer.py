@@ -78,6 +78,24 @@ class Layer:
         """Inference: y alone, nothing kept."""
         return self.forward(x)[0]
 
+    shortcuts: ClassVar[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
+        (("forward", "__call__"), ("__call__", "fused", "fused_forward", "overwrites", "overwrite", "gives_away", "each_cell")),
+        (("input_gradient", "parameter_gradients"), ("gradients", "factored_gradients")),
+    )
+    """Rules that say what a layer computes, and what does or says the same in another way."""
+
+    def __init_subclass__(cls, **how: Any) -> None:
+        """A class with a rule of its own goes without the shortcuts that it inherits: they would compute the parent's."""
+        super().__init_subclass__(**how)
+        for rules, shortcuts in cls.shortcuts:
+            if any(rule in vars(cls) for rule in rules):
+                for name in shortcuts:
+                    if name not in vars(cls):
+                        setattr(cls, name, vars(Layer)[name])
+
+    each_cell: ClassVar[bool] = False
+    """Whether a cell of an output map comes from the same cell of the input's maps alone, whatever the size of these."""
+
     # Walks. A layer is the leaf of both; containers (containers.py) route them.
 
     def walk(self, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str) -> tuple[Array, Saved]:
@@ -230,6 +248,12 @@ class Layer:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={getattr(self, name)}" for name in self.config_names)
         return f"{type(self).__name__}({arguments})"
+
+
+def computes_plainly(layer: Layer) -> bool:
+    """Whether a layer computes what the class of tinynet.nn does that it is or derives from: no forward of its own."""
+    kind = next(kind for kind in type(layer).__mro__ if kind.__module__.startswith(__package__ + "."))
+    return all(getattr(type(layer), rule) is getattr(kind, rule) for rule in ("forward", "__call__"))
 
 
 def join(path: str, name: str) -> str:

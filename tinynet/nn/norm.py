@@ -30,6 +30,7 @@ class _BatchNorm(Layer):
     buffer_names = ("running_mean", "running_var", "num_batches_tracked")
     dispensable_names = ("num_batches_tracked",)
     config_names = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+    each_cell = True                                            # where its statistics are fixed
     dims: ClassVar[tuple[int, ...]]
     """Numbers of axes that an input may have."""
 
@@ -148,6 +149,7 @@ class LocalResponseNorm(Layer):
     """torch.nn.LocalResponseNorm: every number over a power of the mean square around it, across channels. input (N, C, ...)."""
 
     config_names = ("size", "alpha", "beta", "k")
+    each_cell = True
 
     class Saved(NamedTuple):
         input: Array

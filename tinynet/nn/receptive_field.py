@@ -12,10 +12,10 @@ from ..functional._check import integers
 from .activation import LogSoftmax, Softmax
 from .containers import Container, Residual, Sequential
 from .conv import _Conv, _ConvTranspose
-from .layer import Layer, join
-from .linear import Linear
-from .pool import AdaptiveAvgPool2d, AvgPool1d, _MaxPool
-from .shape import Flatten, Pad, Upsample
+from .layer import Layer, computes_plainly, join
+from .pool import AvgPool1d, _MaxPool
+from .shape import Pad, Upsample
+from .split import routes_plainly
 
 
 class ReceptiveField(NamedTuple):
@@ -31,7 +31,11 @@ class ReceptiveField(NamedTuple):
 
 
 def receptive_field(model: Layer, path: str, axes: int = 2) -> ReceptiveField | None:
-    """The field of the units of the layer at that path; None: they see the whole input (a Linear layer, a global pooling)."""
+    """The field of the units of the layer at that path.
+
+    None: they see the whole input (a Linear layer, a global pooling), or nobody knows: a layer of your own, unless it says
+    `each_cell`, or a container with walks of its own.
+    """
     for here, _, field in receptive_fields(model, axes):
         if here == path:
             return field
@@ -51,6 +55,10 @@ def _through(layer: Layer, field: ReceptiveField | None, path: str, found: list)
     """The field behind this layer when `field` is the one before it; all layers inside are appended to `found`."""
     if not isinstance(layer, Container):
         after = None if field is None else _step(layer, field)
+    elif not routes_plainly(layer):
+        for name, child in layer.children():
+            _child(child, None, path, name, found)
+        after = None
     elif isinstance(layer, Sequential):
         after = field
         for name, child in layer.children():
@@ -82,9 +90,12 @@ def _union(fields: list[ReceptiveField | None]) -> ReceptiveField | None:
 
 def _step(layer: Layer, field: ReceptiveField) -> ReceptiveField | None:
     n = len(field.size)
-    if isinstance(layer, (Linear, Flatten, AdaptiveAvgPool2d, Softmax, LogSoftmax)):
-        one_to_one = isinstance(layer, (Softmax, LogSoftmax)) and layer.dim == 1
-        return field if one_to_one else None
+    if layer.each_cell:
+        return field
+    if not computes_plainly(layer):
+        return None
+    if isinstance(layer, (Softmax, LogSoftmax)):
+        return field if layer.dim == 1 else None                # across the channels
     if isinstance(layer, Pad):
         low = [*(layer.pad[2 * i] for i in reversed(range(min(n, len(layer.pad) // 2))))]
         low = [0] * (n - len(low)) + low
@@ -93,7 +104,7 @@ def _step(layer: Layer, field: ReceptiveField) -> ReceptiveField | None:
         return _resized(layer, field, n)
     if isinstance(layer, (_Conv, _MaxPool, AvgPool1d)):
         return _windowed(layer, field, n)
-    return field
+    return None                                                 # Linear, Flatten, a global pooling
 
 
 def _resized(layer: Upsample, field: ReceptiveField, n: int) -> ReceptiveField | None:

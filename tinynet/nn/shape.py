@@ -24,6 +24,8 @@ class _FromSize(Layer):
 class Identity(Layer):
     """y = x."""
 
+    each_cell = True
+
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Nothing]:
         return x, Nothing()
 

@@ -56,7 +56,7 @@ def _below(model: Layer, last: str, path: str) -> Layer:
 
 
 def _halves(model: Layer, last: str, path: str) -> tuple[Sequential, Sequential]:
-    if not isinstance(model, Sequential):
+    if not isinstance(model, Sequential) or not routes_plainly(model):
         raise ArgumentError(f"split: {last!r} stands in a branch or is no layer of its own; name a layer that all signals pass")
     base: dict[str, Layer] = {}
     head: dict[str, Layer] = {}

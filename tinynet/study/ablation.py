@@ -17,18 +17,14 @@ import numpy as np
 from ..backend import device_of
 from ..data import Dataset, Loader, transforms
 from ..errors import ArgumentError, TinynetError, nearest
-from ..nn import CrossEntropyLoss, Dropout, Flatten, Identity, Layer, LeakyReLU, Linear, Sequential, Sigmoid, Tanh, init
-from ..nn.activation import _Rectifier
+from ..nn import CrossEntropyLoss, Flatten, Layer, Linear, Sequential, init
 from ..nn.conv import _Conv, _ConvTranspose
 from ..nn.layer import join
-from ..nn.norm import LocalResponseNorm, _BatchNorm
+from ..nn.norm import _BatchNorm
 from ..optim import OneCycleLR
 from ..train import Trainer, evaluate
 from ..train.classifier import Recipe, _optimizer
 from ..train.evaluation import reference_array
-
-_FOLLOWERS = (_BatchNorm, LocalResponseNorm, _Rectifier, LeakyReLU, Sigmoid, Tanh, Dropout, Identity)
-"""What goes with a layer that is taken out; pooling stays, since it decides the sizes of what comes behind."""
 
 
 def rebuilt(
@@ -162,8 +158,8 @@ class _Builder:
                 self.dropping = here in self.drop
             if isinstance(layer, Flatten):                      # dropout behind it belongs to the linear layer to come
                 self.dropping = False
-            if self.dropping and isinstance(layer, (_Conv, Linear, *_FOLLOWERS)):
-                continue
+            if self.dropping and (isinstance(layer, (_Conv, Linear)) or layer.each_cell):
+                continue                                        # pooling stays, since it decides the sizes of what comes behind
             children[name] = fresh = self.fresh(here, layer, x)
             try:
                 x = fresh(x)
