@@ -294,7 +294,7 @@ def test_the_choice_follows_the_shapes() -> None:
     assert chosen(64, 256, 28, kernel=1) == "pointwise"
     assert chosen(64, 64, 28, groups=64) == "rows"
     assert chosen(96, 256, 55, kernel=5, stride=2) == chosen(3, 64, 224, kernel=11, stride=4) == "winograd4x4"
-    assert chosen(64, 64, 56, kernel=5) == "winograd2x2"
+    assert chosen(256, 256, 14, kernel=5) == "winograd2x2" != chosen(64, 64, 56, kernel=5) == "im2col"
     passes = ("input gradient", "weight gradient", "both gradients")
     beside = [chosen(96, 256, 51, kernel=5, stride=2, what=what) for what in passes]
     assert beside == ["winograd4x4", "im2col", "winograd4x4"]   # dU of all phases is much, unless dy is cut anyway
@@ -302,10 +302,14 @@ def test_the_choice_follows_the_shapes() -> None:
     assert few == ["winograd4x4", "im2col"]
     for filters in (6, 16, 32):                                         # of few filters the transforms are all
         assert chosen(3, filters, 224, kernel=5, stride=2) == chosen(8, 16, 112, kernel=5, stride=2) == "im2col"
-    assert chosen(16, 32, 56, kernel=5, stride=2) == "winograd4x4"
+    assert chosen(32, 32, 112, kernel=5, stride=2) == "winograd4x4" != chosen(16, 32, 56, kernel=5, stride=2)
     assert chosen(3, 32, 224, kernel=5, stride=2) == chosen(3, 96, 224, kernel=7, stride=2) == "im2col"
     # Winograd's transforms would cost more than they save.
     assert chosen(3, 64, 224) == chosen(32, 64, 32) == "rows"
+    # Both gradients in one walk save more than one way alone; of maps that tiles do not fill, too.
+    assert chosen(64, 128, 14, what="both gradients") == chosen(192, 384, 13) == "winograd4x4" != chosen(64, 128, 14) == "im2col"
+    # Lines of whole vectors are worth a product of their own; others only if they are long.
+    assert chosen(32, 32, 16) == chosen(32, 32, 30) == "rows" != chosen(32, 32, 20) == "im2col"
 
 
 def test_an_algorithm_that_cannot_is_refused() -> None:

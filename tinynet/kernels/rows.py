@@ -47,6 +47,8 @@ LARGE = 40_000
 """Weights of a group that are too many to be read anew for every row."""
 WIDE = 28
 """Numbers in a line of outputs from which on it is worth a product of its own; of few channels, shorter ones are."""
+VECTOR = 16
+"""Numbers that a processor with AVX-512 has at once; a shorter line of whole vectors is worth a product, too."""
 
 
 def pays(channels: int, filters: int, geometry: Geometry, groups: int, what: str = "forward") -> bool:
@@ -61,7 +63,7 @@ def pays(channels: int, filters: int, geometry: Geometry, groups: int, what: str
     if what == "weight gradient" and channels * prod(geometry.kernel[1:]) < 16 and prod(geometry.out) > 2048:
         return False                                                        # long and narrow products
     simple = geometry.dilation[0] == 1 and geometry.stride[-1] == 1
-    if geometry.out[-1] < WIDE and channels >= 16:
+    if geometry.out[-1] < WIDE and geometry.out[-1] % VECTOR and channels >= 16:
         return False
     return simple and filters >= FEW and channels * filters * prod(geometry.kernel) <= LARGE
 

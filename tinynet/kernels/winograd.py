@@ -37,8 +37,15 @@ from .scratch import times
 from .winograd_forms import Form, by_phase, form_of, from_phases, matrices
 from .winograd_tiles import Layout
 
+# What cost counts with, fitted to some sixty shapes (benchmarks/NOTES.md).
 _TRANSFORMS = {Form(4, 3): 127, Form(2, 3): 77, Form(2, 5): 215}
-"""Multiply-adds of a product, for each channel and output, in the time of both transforms; fitted (benchmarks/NOTES.md)."""
+"""Multiply-adds of a product, for each channel and output, in the time of both transforms."""
+_READING, _ADDING = 24, 80
+"""Tiles whose products take as long as reading U once for all of them, or as adding to a dU that has every phase."""
+_SLOWER = {6: 1.0, 4: 1.9}
+"""How many times as long a product takes for tiles of so many cells along an axis: those of 4 × 4 share less."""
+_COPIES, _OF_MANY, _AT_ONCE = 1.15, 1.4, 1.0
+"""What cutting and writing tiles makes of it all: of 3 × 3 taps; of more taps or phases; and of both gradients of 3 × 3 taps."""
 
 
 def fits(geometry: Geometry, groups: int, m: int) -> bool:
@@ -47,22 +54,25 @@ def fits(geometry: Geometry, groups: int, m: int) -> bool:
 
 
 def cost(m: int, count: int, channels: int, filters: int, geometry: Geometry, what: str = "forward") -> float:
-    """About how much longer this takes than a product over columns: below 1 it is faster.
+    """About how much longer this takes than a product over columns: below 1 it is faster. what: see correlation.choose.
 
-    (a/m)² products an output and phase stand against one for each kernel position. To them come reading U once for all tiles, as
-    long as a few dozen tiles take (of a weight gradient with a stride, adding to that of every phase: some more); the transforms,
-    which weigh less the more channels share them; and cells that the tiles cover in vain. Columns in strides are copied number by
-    number. The figures are fitted to some dozens of shapes (benchmarks/NOTES.md). what: see correlation.choose.
+    (a/m)² products an output and phase stand against one for each kernel position. To them come reading U once for all tiles; the
+    transforms, which weigh less the more channels share them; cells that the tiles cover in vain; and the copies.
     """
     form, phases = _form(geometry, m), prod(geometry.stride)
-    tiles_each = prod(-(-out // m) for out in geometry.out)
     adding = phases > 1 and what == "weight gradient"
-    reading = (80 if adding else 24) / max(1, count * tiles_each)
-    products = phases * (form.a / m) ** 2 * (1 + reading) * (1.9 if form.a == 4 else 1.0)
+    tiles_each = prod(-(-out // m) for out in geometry.out)
+    reading = (_ADDING if adding else _READING) / max(1, count * tiles_each)
+    products = phases * (form.a / m) ** 2 * (1 + reading) * _SLOWER[form.a]
     transforms = _TRANSFORMS[form] * (1 / channels + phases / filters)
     filled = prod(geometry.out) / (tiles_each * m * m)
-    columns = 1 if phases == 1 or adding or form.a == 4 else min(2, 1 + 40 / filters)
-    return (products + transforms) / (prod(geometry.kernel) * filled * columns) * (1.0 if filled == 1 else 1.4)
+    # Columns in strides are copied number by number, which takes the longer the fewer filters use them.
+    columns = prod(geometry.kernel) * (1 if phases == 1 or adding or form.a == 4 else min(2, 1 + 40 / filters))
+    if form.r > 3 or (phases > 1 and what != "input gradient"):             # dX in strides is no quicker by columns
+        copies = _OF_MANY
+    else:
+        copies = _AT_ONCE if what == "both gradients" else _COPIES
+    return copies * (products + transforms) / (filled * columns)
 
 
 def forward(
