@@ -94,24 +94,23 @@ def forward(
         if relu:
             rectify(result, out=result)
 
-    for images, rows in layout.parts():
-        if rows.start == 0:
-            whole = layout.framed(x[images], layout.padded, geometry.low, stride=stride)
-            target = layout.canvas_for(y[images], layout.covered, "target")
-        v = times("v", forms.b, layout.inputs(whole, rows))                 # (a², C·T)
-        products = times("products", u, v.reshape(len(u), u.shape[2], -1))          # (a², O, T)
-        place = layout.lines(target, rows)
-        if place is None:
-            place = layout.blocks(target, rows)                             # (m, m, O, *grid)
-            result = times("tiles", forms.a, products).reshape(place.shape)
-            finished(result.reshape(m * m, o, -1))
-        else:
-            result = times("tiles", products.reshape(len(u), -1).T, forms.a.T).reshape(o, -1)  # (O, T·m²)
-            finished(result)
-            result = result.view(place.dtype).reshape(place.shape)          # (O, *grid, m) lines
-        xp.copyto(place, result)
-        if rows.stop == layout.grid[0]:
-            layout.unframe(target, y[images], (0, 0))
+    for images, parts in layout.parts():
+        whole = layout.framed(x[images], layout.padded, geometry.low, stride=stride)
+        target = layout.canvas_for(y[images], layout.covered, "target")
+        for rows in parts:
+            v = times("v", forms.b, layout.inputs(whole, rows))             # (a², C·T)
+            products = times("products", u, v.reshape(len(u), u.shape[2], -1))      # (a², O, T)
+            place = layout.lines(target, rows)
+            if place is None:
+                place = layout.blocks(target, rows)                         # (m, m, O, *grid)
+                result = times("tiles", forms.a, products).reshape(place.shape)
+                finished(result.reshape(m * m, o, -1))
+            else:
+                result = times("tiles", products.reshape(len(u), -1).T, forms.a.T).reshape(o, -1)   # (O, T·m²)
+                finished(result)
+                result = result.view(place.dtype).reshape(place.shape)      # (O, *grid, m) lines
+            xp.copyto(place, result)
+        layout.unframe(target, y[images], (0, 0))
     return y
 
 
@@ -142,25 +141,25 @@ def _back(x: Array | None, w: Array | None, dy: Array, c: int, geometry: Geometr
     u = None if w is None else filters(w, m, stride).swapaxes(1, 2)         # (a², S, O)
     dx = None if w is None else xp.empty((dy.shape[0], c, *geometry.size), dtype=dy.dtype)
     du = None
-    for images, rows in layout.parts():
-        if rows.start == 0:
-            signal = layout.framed(dy[images], layout.covered, (0, 0), "signal")
-        e = times("e", forms.a.T, layout.copied(layout.blocks(signal, rows))).reshape(len(forms.b), o, -1)  # (a², O, T)
+    for images, parts in layout.parts():
+        signal, carried = layout.framed(dy[images], layout.covered, (0, 0), "signal"), None
         if dx is not None:
-            if rows.start == 0:
-                target, carried = layout.canvas_for(dx[images], layout.padded, "target", stride), None
-            products = times("products", u, e)                              # (a², S, T)
-            carried = layout.add_back(times("tiles", forms.back, products), target, rows, carried)
-            if rows.stop == layout.grid[0]:
-                layout.unframe(target, dx[images], geometry.low, stride)
+            target = layout.canvas_for(dx[images], layout.padded, "target", stride)
         if x is not None:
-            if rows.start == 0:
-                whole = layout.framed(x[images], layout.padded, geometry.low, stride=stride)
-            v = times("v", forms.b, layout.inputs(whole, rows)).reshape(len(forms.b), seen, -1)     # (a², S, T)
-            if du is None:
-                du = e @ v.swapaxes(1, 2)                                   # (a², O, S)
-            else:
-                du += times("products", e, v.swapaxes(1, 2))
+            whole = layout.framed(x[images], layout.padded, geometry.low, stride=stride)
+        for rows in parts:
+            e = times("e", forms.a.T, layout.copied(layout.blocks(signal, rows))).reshape(len(forms.b), o, -1)  # (a², O, T)
+            if dx is not None:
+                products = times("products", u, e)                          # (a², S, T)
+                carried = layout.add_back(times("tiles", forms.back, products), target, rows, carried)
+            if x is not None:
+                v = times("v", forms.b, layout.inputs(whole, rows)).reshape(len(forms.b), seen, -1)     # (a², S, T)
+                if du is None:
+                    du = e @ v.swapaxes(1, 2)                               # (a², O, S)
+                else:
+                    du += times("products", e, v.swapaxes(1, 2))
+        if dx is not None:
+            layout.unframe(target, dx[images], geometry.low, stride)
     if x is None:
         return dx, None
     if du is None:                                                          # no images

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from itertools import product
+from itertools import groupby, product
 from math import prod
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,9 +60,11 @@ class Layout(NamedTuple):
         """Rows and columns of input cells (of a phase) that the tiles cover."""
         return self.covered[0] + self.form.r - 1, self.covered[1] + self.form.r - 1
 
-    def parts(self) -> Any:
-        """(images, rows of tiles), the rows of an image one after the other."""
-        return tiles(self.images, self.grid[0], self.bytes_per_row, self.workspace)
+    def parts(self) -> Iterator[tuple[slice, list[slice]]]:
+        """(images, rows of tiles): the images that share a canvas, and their rows in the parts that are worked on, downwards."""
+        every = tiles(self.images, self.grid[0], self.bytes_per_row, self.workspace)
+        for images, same in groupby(every, itemgetter(0)):
+            yield images, [rows for _, rows in same]
 
     def canvas_for(self, x: Array, size: tuple[int, int], place: str, stride: tuple[int, ...] = (1, 1)) -> Array:
         """Room for a framed x (n, C, …) in scratch memory; x itself where it can serve as its own canvas."""
