@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = {
     "conv": ["conv"], "conv_transpose": ["conv_transpose"], "max_pool": ["max_pool"], "max_unpool": ["max_unpool"],
     "avg_pool": ["avg_pool"], "linear": ["linear"], "activation": ["activation"], "softmax": ["softmax"], "loss": ["loss"],
-    "dropout": ["dropout"], "norm": ["norm"], "pad": ["pad"], "interpolate": ["interpolate"],
+    "dropout": ["dropout"], "batch_norm": ["batch_norm"], "local_response_norm": ["local_response_norm"], "pad": ["pad"],
+    "interpolate": ["interpolate"],
     "_geometry": ["conv", "max_pool", "avg_pool"], "_along": ["pad", "interpolate"],
     "_check": ["linear", "conv", "max_pool", "softmax", "loss"],
     "interpret.units": ["walks"], "interpret.attribution": ["walks", "batches"], "interpret.deconvnet": ["walks"],

@@ -12,7 +12,7 @@ from tests.checking import values
 from tinynet import functional as F
 from tinynet import nn
 from tinynet.distributed import Shards
-from tinynet.functional.norm import batch_norm_gradients, batch_statistics
+from tinynet.functional.batch_norm import batch_norm_gradients, batch_statistics
 from tinynet.kernels import batch_norm
 
 SHAPES = [(3, 5, 4, 7), (1, 2, 33), (4, 1, 2, 3, 5), (2, 3, 16), (5, 2, 5, 3)]

@@ -14,7 +14,7 @@ from tests.device_double import DeviceArray, device_module
 from tests.kernels.cuda_on_cpu import Cpu
 from tests.kernels.test_cuda_convolution import wide_indices
 from tinynet import functional as F
-from tinynet.functional.norm import batch_statistics
+from tinynet.functional.batch_norm import batch_statistics
 from tinynet.kernels.cuda import batch_norm, convolution
 from tinynet.kernels.cuda.cross_entropy import cross_entropy
 

@@ -10,7 +10,10 @@ from tests.checking import Backend
 from tests.device_double import device_module
 from tests.kernels.cuda_on_cpu import Cpu
 
-FAMILIES = ("conv", "conv_transpose", "dropout", "interpolate", "linear", "loss", "max_pool", "max_unpool", "norm", "pad")
+FAMILIES = (
+    "batch_norm", "conv", "conv_transpose", "dropout", "interpolate", "linear", "local_response_norm", "loss", "max_pool",
+    "max_unpool", "pad",
+)
 
 
 @pytest.fixture(scope="module")

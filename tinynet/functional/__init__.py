@@ -25,6 +25,12 @@ from .avg_pool import (
     avg_pool3d,
     avg_pool3d_input_gradient,
 )
+from .batch_norm import (
+    batch_norm,
+    batch_norm_bias_gradient,
+    batch_norm_input_gradient,
+    batch_norm_weight_gradient,
+)
 from .conv import (
     conv1d,
     conv1d_input_gradient,
@@ -53,6 +59,7 @@ from .conv_transpose import (
 from .dropout import dropout, dropout_input_gradient, dropout_mask
 from .interpolate import interpolate, interpolate_input_gradient
 from .linear import linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient
+from .local_response_norm import local_response_norm, local_response_norm_input_gradient
 from .loss import (
     cross_entropy,
     cross_entropy_input_gradient,
@@ -76,14 +83,6 @@ from .max_unpool import (
     max_unpool2d_input_gradient,
     max_unpool3d,
     max_unpool3d_input_gradient,
-)
-from .norm import (
-    batch_norm,
-    batch_norm_bias_gradient,
-    batch_norm_input_gradient,
-    batch_norm_weight_gradient,
-    local_response_norm,
-    local_response_norm_input_gradient,
 )
 from .pad import pad, pad_input_gradient
 from .softmax import (

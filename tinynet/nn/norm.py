@@ -11,7 +11,7 @@ from .. import functional as F
 from ..backend import Array, array_module
 from ..errors import ShapeError
 from ..functional._check import integer
-from ..functional.norm import (
+from ..functional.batch_norm import (
     Statistics,
     batch_norm_gradients,
     batch_norm_relu,

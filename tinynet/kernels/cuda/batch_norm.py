@@ -1,4 +1,4 @@
-"""Batch normalisation on a GPU: sums over a channel in two deterministic passes, all else in one; as functional/norm.py."""
+"""Batch normalisation on a GPU: sums over a channel in two deterministic passes, all else in one; as functional/batch_norm.py."""
 
 from __future__ import annotations
 

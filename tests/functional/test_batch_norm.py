@@ -1,4 +1,4 @@
-"""batch_norm and local_response_norm against PyTorch: values, running statistics, all gradients, invalid calls."""
+"""batch_norm against PyTorch: values, running statistics, all gradients, invalid calls."""
 
 from __future__ import annotations
 
@@ -82,27 +82,6 @@ def test_gradients_of_a_batch_add_up_to_nothing(backend: Backend) -> None:
     np.testing.assert_allclose((dx * (x - x.mean((0, 2), keepdims=True))).sum((0, 2)), 0, atol=1e-12)
 
 
-@given(
-    st.tuples(st.integers(0, 3), st.integers(1, 7)), st.lists(st.integers(1, 3), min_size=1, max_size=3), st.integers(1, 9),
-    st.sampled_from([1e-4, 0.5]), st.sampled_from([0.75, 2.0]), st.sampled_from([1.0, 2.0]),
-    st.sampled_from(["float64", "float32"]), st.sampled_from(LAYOUTS), st.integers(0, 1000),
-)  # fmt: skip
-def test_local_response_norm_and_its_gradient(
-    backend: Backend, head: tuple[int, int], rest: list[int], size: int, alpha: float, beta: float, k: float, dtype: str,
-    layout: str, seed: int,
-) -> None:  # fmt: skip
-    check_op(
-        backend,
-        lambda input: F.local_response_norm(input, size, alpha, beta, k),
-        lambda input: torch.nn.functional.local_response_norm(input, size, alpha, beta, k),
-        {"input": values(seed, (*head, *rest))},
-        {"input": lambda a, y, dy: F.local_response_norm_input_gradient(dy, a["input"], size, alpha, beta, k)},
-        dtype=dtype,
-        layout=layout,
-        seed=seed,
-    )
-
-
 ONES, THREE = np.ones(3), (4, 3)
 # (input shape, running_mean, running_var, weight, bias, options)
 INVALID = {
@@ -138,26 +117,12 @@ def test_invalid_batch_norm_calls(backend: Backend, what: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("shape", "size"), [((2, 3, 4), 0), ((2, 3, 4), -1), ((2, 3, 4), 1.5), ((2, 3), 2), ((3,), 2), ((), 2)]
-)
-def test_invalid_local_response_norm_calls(backend: Backend, shape: tuple[int, ...], size: Any) -> None:
-    check_refused(
-        lambda: F.local_response_norm(backend.array(np.ones(shape)), size),
-        lambda: torch.nn.functional.local_response_norm(torch.ones(shape), size),
-        "local_response_norm",
-    )
-
-
 def test_gradients_refuse_a_signal_of_the_wrong_shape(backend: Backend) -> None:
     x, ones = backend.array(np.ones((4, 3, 2))), backend.array(ONES)
     for shape in [(4, 3), (4, 3, 1), (1, 3, 2), (3, 4, 2)]:
         dy = backend.array(np.ones(shape))
         check_refused(lambda dy=dy: F.batch_norm_input_gradient(dy, x, ones, ones), None, "batch_norm_input_gradient")
         check_refused(lambda dy=dy: F.batch_norm_weight_gradient(dy, x, ones, ones), None, "batch_norm_weight_gradient")
-        check_refused(
-            lambda dy=dy: F.local_response_norm_input_gradient(dy, x, 2), None, "local_response_norm_input_gradient"
-        )
     check_refused(lambda: F.batch_norm_input_gradient(x, x, ones, None), None, "batch_norm_input_gradient")
     check_refused(lambda: F.batch_norm_input_gradient(x, x, None, None), None, "batch_norm_input_gradient")
     check_refused(lambda: F.batch_norm_weight_gradient(x, x, None, None), None, "batch_norm_weight_gradient")
