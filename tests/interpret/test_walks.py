@@ -442,7 +442,7 @@ def test_what_the_mirror_prints() -> None:
     assert text[0] == "fc       Linear            ↔ Linear(4 → 6), the same matrix transposed, no bias"
     assert text[-1] == "conv1    Conv2d            ↔ ConvTranspose2d(6 → 3, 5×5, stride 2), the same filters, no bias"
     assert text[-2].endswith("MaxUnpool2d(3, stride 2) with its switches; windows overlap: values that meet are added")
-    assert any(line.endswith("↔ a gain for each channel, γ/σ; no shift") for line in text)
+    assert any(line.endswith("↔ a gain for each channel, γ/√(σ² + ε); no shift") for line in text)
     assert any(line.endswith("↔ back to maps") for line in text)
     assert any(line.endswith("↔ its adjoint") for line in text)
     text = str(mirror(pair("mixed")[0]))

@@ -33,7 +33,7 @@ def batch_norm(
     input: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
     bias: Array | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Array:
-    """y = γ (x − μ) / √(σ² + ε) + β, channel by channel (Ioffe & Szegedy 2015, algorithm 1).
+    """y = γ (x − μ)/s + β with s = √(σ² + ε), channel by channel (Ioffe & Szegedy 2015, algorithm 1).
 
     input: (N, C, ...). All others: (C,) or None. training: μ and σ² are those of this batch, and the running ones move towards
     them in place, running ← (1 − momentum)·running + momentum·batch (with the unbiased variance, as PyTorch has it).
@@ -139,9 +139,9 @@ def batch_norm_input_gradient(
     dy: Array, input: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
     training: bool = False, eps: float = 1e-5, *, statistics: Statistics | None = None, total: Total | None = None,
 ) -> Array:
-    """∂ℓ/∂x for batch_norm: γ/σ · dy with the running statistics; in training minus what flows through the batch's own:
+    """∂ℓ/∂x for batch_norm: γ/s · dy with the running statistics; in training minus what flows through the batch's own:
 
-    dx = γ/σ · (dy − mean(dy) − x̂ · mean(dy · x̂)),  x̂ = (x − μ)/σ,  means over the batch and all positions.
+    dx = γ/s · (dy − mean(dy) − x̂ · mean(dy · x̂)),  x̂ = (x − μ)/s,  s = √(σ² + ε),  means over the batch and all positions.
 
     statistics: the batch's, where the forward pass has kept them. total: for a batch in shards.
     """
@@ -221,7 +221,7 @@ def batch_norm_weight_gradient(
     dy: Array, input: Array, running_mean: Array | None, running_var: Array | None, training: bool = False, eps: float = 1e-5,
     *, statistics: Statistics | None = None,
 ) -> Array:
-    """∂ℓ/∂γ for batch_norm: Σ dy · x̂ over the batch and all positions. Returns (C,). statistics: as for the input gradient."""
+    """∂ℓ/∂γ for batch_norm: Σ dy · x̂ over the batch and all positions, (C,); x̂ and statistics as for the input gradient."""
     op = "batch_norm_weight_gradient"
     check_floats(op, dy=dy, input=input, running_mean=running_mean, running_var=running_var)
     _check_channels(op, input, running_mean=running_mean, running_var=running_var)

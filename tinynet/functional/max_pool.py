@@ -41,7 +41,7 @@ def max_pool2d(
 
     input: (N, C, H, W) or (C, H, W). stride None means kernel_size. padding: cells of −∞, at most half a window.
     ceil_mode: windows that reach over the end count too. Returns y (N, C, H', W'), and with return_indices also the switches:
-    int64, of y's shape, the flat index y·W + x of the first maximum of each window. A NaN is larger than everything.
+    int64, of y's shape, the flat index row·W + column of the first maximum of each window. A NaN is larger than everything.
     """
     return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 

@@ -121,7 +121,7 @@ def _(layer: _Rectifier) -> tuple[Layer | None, str]:
 
 @_image.register
 def _(layer: _BatchNorm) -> tuple[Layer | None, str]:
-    return None, "a gain for each channel, γ/σ; no shift"
+    return None, "a gain for each channel, γ/√(σ² + ε); no shift"
 
 
 @_image.register
