@@ -27,11 +27,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = {
     "conv": ["conv"], "conv_transpose": ["conv_transpose"], "max_pool": ["max_pool"], "max_unpool": ["max_unpool"],
-    "avg_pool": ["avg_pool"], "linear": ["linear"], "activation": ["activation"], "softmax": ["softmax"], "loss": ["loss"],
+    "avg_pool": ["avg_pool"], "linear": ["linear"], "activation": ["activation"], "softmax": ["softmax"],
+    "cross_entropy": ["cross_entropy"], "squared_error": ["squared_error"], "_reduction": ["cross_entropy", "squared_error"],
     "dropout": ["dropout"], "batch_norm": ["batch_norm"], "local_response_norm": ["local_response_norm"], "pad": ["pad"],
     "interpolate": ["interpolate"],
     "_geometry": ["conv", "max_pool", "avg_pool"], "_along": ["pad", "interpolate"],
-    "_check": ["linear", "conv", "max_pool", "softmax", "loss"],
+    "_check": ["linear", "conv", "max_pool", "softmax", "cross_entropy"],
     "interpret.units": ["walks"], "interpret.attribution": ["walks", "batches"], "interpret.deconvnet": ["walks"],
     "interpret.guided": ["walks", "captum"], "interpret.gradients": ["walks", "captum", "batches"],
     "interpret.cam": ["walks", "captum"], "interpret.mirror": ["walks"], "interpret.patches": ["patches"],

@@ -11,8 +11,8 @@ from tests.device_double import device_module
 from tests.kernels.cuda_on_cpu import Cpu
 
 FAMILIES = (
-    "batch_norm", "conv", "conv_transpose", "dropout", "interpolate", "linear", "local_response_norm", "loss", "max_pool",
-    "max_unpool", "pad",
+    "batch_norm", "conv", "conv_transpose", "cross_entropy", "dropout", "interpolate", "linear", "local_response_norm",
+    "max_pool", "max_unpool", "pad", "squared_error",
 )
 
 

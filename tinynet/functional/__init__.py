@@ -56,18 +56,11 @@ from .conv_transpose import (
     conv_transpose3d_input_gradient,
     conv_transpose3d_weight_gradient,
 )
+from .cross_entropy import cross_entropy, cross_entropy_input_gradient, nll_loss, nll_loss_input_gradient
 from .dropout import dropout, dropout_input_gradient, dropout_mask
 from .interpolate import interpolate, interpolate_input_gradient
 from .linear import linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient
 from .local_response_norm import local_response_norm, local_response_norm_input_gradient
-from .loss import (
-    cross_entropy,
-    cross_entropy_input_gradient,
-    mse_loss,
-    mse_loss_input_gradient,
-    nll_loss,
-    nll_loss_input_gradient,
-)
 from .max_pool import (
     max_pool1d,
     max_pool1d_input_gradient,
@@ -93,6 +86,7 @@ from .softmax import (
     softmax,
     softmax_input_gradient,
 )
+from .squared_error import mse_loss, mse_loss_input_gradient
 
 __all__ = [
     "adaptive_avg_pool2d",

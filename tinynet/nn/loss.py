@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import functional as F
 from ..backend import Array
-from ..functional.loss import cross_entropy_and_gradient
+from ..functional.cross_entropy import cross_entropy_and_gradient
 
 
 class CrossEntropyLoss:

@@ -1,4 +1,4 @@
-"""Softmax, cross-entropy and their gradient in one pass on a GPU; the formulas of functional/loss.py for class numbers."""
+"""Softmax, cross-entropy and their gradient in one pass on a GPU, for class numbers: the formulas of functional/cross_entropy.py."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Losses and their gradients: cross-entropy on logits, negative log-likelihood on log-probabilities, squared error.
+"""Cross-entropy on logits, negative log-likelihood on log-probabilities, and their gradients.
 
-The first two are one formula. With q_c what class c weighs in the target (its class weight times the probability that the
+Both are one formula. With q_c what class c weighs in the target (its class weight times the probability that the
 target gives it; one class has all of it where targets are class numbers), the loss of one prediction is
 
     ℓ = −Σ_c q_c · log p_c,    ∂ℓ/∂log p_c = −q_c,    and for p = softmax(logits):    ∂ℓ/∂logits_c = p_c · Σ_j q_j − q_c,
@@ -16,11 +16,9 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..kernels import cuda
 from ..kernels.cuda.cross_entropy import cross_entropy as fused_cross_entropy
-from ..kernels.sums import squared_distance
 from ._check import check_floats, choice, same_shape
+from ._reduction import REDUCTIONS, divisor, reduced, scale
 from .softmax import below_largest, log_softmax, sums
-
-_REDUCTIONS = ("none", "mean", "sum")
 
 
 def cross_entropy(
@@ -43,7 +41,7 @@ def cross_entropy(
     if _single(input, target, label_smoothing):
         return _of_class_numbers(op, input, target, weight, ignore_index, reduction, gradient=False)[0]
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
-    return _reduce(_minus_product(log_softmax(input, along), q, along, exact=_same(input, target)), normaliser, reduction)
+    return reduced(_minus_product(log_softmax(input, along), q, along, exact=_same(input, target)), normaliser, reduction)
 
 
 def cross_entropy_input_gradient(
@@ -57,12 +55,12 @@ def cross_entropy_input_gradient(
     if _fused(op, input, target, weight, ignore_index, reduction, label_smoothing):
         options: Any = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
         dx = fused_cross_entropy(input, target, weight, value=False, **options)[1]
-        return _scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1)
+        return scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1)
     if _single(input, target, label_smoothing):
         dx = _of_class_numbers(op, input, target, weight, ignore_index, reduction)[1]
-        return _scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1, scaled=True)
+        return scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1, scaled=True)
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
-    return _scale(op, _minus_target(log_softmax(input, along), q, along), normaliser, reduction, dy, along)
+    return scale(op, _minus_target(log_softmax(input, along), q, along), normaliser, reduction, dy, along)
 
 
 def cross_entropy_and_gradient(
@@ -79,8 +77,8 @@ def cross_entropy_and_gradient(
         return _of_class_numbers(op, input, target, weight, ignore_index, reduction)
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
     log_p = log_softmax(input, along)
-    value = _reduce(_minus_product(log_p, q, along, exact=_same(input, target)), normaliser, reduction)
-    return value, _scale(op, _minus_target(log_p, q, along), normaliser, reduction, None, along)
+    value = reduced(_minus_product(log_p, q, along, exact=_same(input, target)), normaliser, reduction)
+    return value, scale(op, _minus_target(log_p, q, along), normaliser, reduction, None, along)
 
 
 def nll_loss(
@@ -91,7 +89,7 @@ def nll_loss(
         options: Any = {"ignore_index": ignore_index, "reduction": reduction}
         return fused_cross_entropy(input, target, weight, gradient=False, logits=False, **options)[0]
     q, normaliser, along = _target_weights("nll_loss", input, target, weight, ignore_index, reduction, None)
-    return _reduce(_minus_product(input, q, along, exact=False), normaliser, reduction)
+    return reduced(_minus_product(input, q, along, exact=False), normaliser, reduction)
 
 
 def nll_loss_input_gradient(
@@ -103,51 +101,9 @@ def nll_loss_input_gradient(
     if _fused(op, input, target, weight, ignore_index, reduction, None):
         options: Any = {"ignore_index": ignore_index, "reduction": reduction}
         dx = fused_cross_entropy(input, target, weight, value=False, logits=False, **options)[1]
-        return _scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1)
+        return scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1)
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, None)
-    return _scale(op, -q, normaliser, reduction, dy, along)
-
-
-def mse_loss(input: Array, target: Array, *, reduction: str = "mean", weight: Array | None = None) -> Array:
-    """(x − t)², elementwise; "mean" averages over all elements, weighted if weights are given.
-
-    input, target, weight: one shape (nothing is broadcast). Returns a scalar, or that shape for "none".
-    """
-    _check_mse("mse_loss", input, target, weight, reduction)
-    normaliser = _mse_normaliser(input, weight)
-    if reduction != "none" and weight is None:
-        total = squared_distance(input, target)
-        return total if reduction == "sum" else total / _divisor(normaliser, float("nan"))
-    squares = (input - target) ** 2
-    if weight is not None:
-        squares *= weight
-    return _reduce(squares, normaliser, reduction)
-
-
-def mse_loss_input_gradient(
-    input: Array, target: Array, *, reduction: str = "mean", weight: Array | None = None, dy: Array | None = None
-) -> Array:
-    """∂ℓ/∂x for mse_loss: 2 (x − t), over the number of elements (or the sum of weights) for "mean". For the target:
-    its negative.
-    """
-    op = "mse_loss_input_gradient"
-    _check_mse(op, input, target, weight, reduction)
-    factor = 2 if reduction != "mean" else 2 / _divisor(_mse_normaliser(input, weight), 1)
-    dx = array_module(input).subtract(input, target, out=array_module(input).empty(input.shape, dtype=input.dtype))
-    dx *= factor
-    if weight is not None:
-        dx *= weight
-    return _scale(op, dx, 0, reduction, dy, None, scaled=True)
-
-
-def _check_mse(op: str, input: Array, target: Array, weight: Array | None, reduction: str) -> None:
-    check_floats(op, input=input, target=target, weight=weight)
-    same_shape(op, input=input, target=target, **({} if weight is None else {"weight": weight}))
-    choice(op, "reduction", reduction, _REDUCTIONS)
-
-
-def _mse_normaliser(input: Array, weight: Array | None) -> Any:
-    return input.size if weight is None else weight.sum()
+    return scale(op, -q, normaliser, reduction, dy, along)
 
 
 def _same(input: Array, target: Array) -> bool:
@@ -172,7 +128,7 @@ def _check_target(
 ) -> tuple[int, bool]:
     """The class axis, and whether the target is class probabilities; dtypes and shapes are checked, class numbers not."""
     check_floats(op, input=input, weight=weight)
-    choice(op, "reduction", reduction, _REDUCTIONS)
+    choice(op, "reduction", reduction, REDUCTIONS)
     if not hasattr(target, "dtype") or not hasattr(target, "shape"):
         raise DtypeError(f"{op}: expected target to be an array, got {type(target).__name__}")
     array_module(input, target)
@@ -262,10 +218,10 @@ def _of_class_numbers(
     total = sums(e, along)
     log_p -= xp.log(total)
     log_p = xp.where(column == 0, xp.zeros((), dtype=w.dtype), log_p)   # what does not count adds nothing, even where it is −∞
-    value = _reduce(-w * log_p.reshape(w.shape), normaliser, reduction)
+    value = reduced(-w * log_p.reshape(w.shape), normaliser, reduction)
     if gradient:
         if reduction == "mean":
-            column = column / _divisor(normaliser, 1)
+            column = column / divisor(normaliser, 1)
         e *= column / total
         xp.put_along_axis(e, index, xp.take_along_axis(e, index, axis=along) - column, axis=along)
     return value, e
@@ -285,34 +241,3 @@ def _minus_target(log_p: Array, q: Array, along: int) -> Array:
     dx *= q.sum(axis=along, keepdims=True)
     dx -= q
     return dx
-
-
-def _reduce(losses: Array, normaliser: Any, reduction: str) -> Array:
-    if reduction == "none":
-        return losses
-    total = losses.sum()
-    return total if reduction == "sum" else total / _divisor(normaliser, float("nan"))      # the mean of nothing, as in PyTorch
-
-
-def _divisor(normaliser: Any, instead: float) -> Any:
-    """The normaliser, a number or a scalar array, or `instead` where it is 0: without a branch, which would wait for a GPU."""
-    if isinstance(normaliser, int):
-        return normaliser or instead
-    return array_module(normaliser).where(normaliser == 0, normaliser.dtype.type(instead), normaliser)
-
-
-def _scale(
-    op: str, dx: Array, normaliser: Any, reduction: str, dy: Array | None, along: int | None, scaled: bool = False
-) -> Array:
-    """dx times what arrives at the loss, over the normaliser for "mean" where it is not scaled so already."""
-    if reduction == "mean" and not scaled:
-        dx = dx / _divisor(normaliser, 1)
-    if dy is None:
-        return dx
-    check_floats(op, input=dx, dy=dy)
-    expected = () if reduction != "none" else tuple(n for a, n in enumerate(dx.shape) if a != along)
-    if tuple(getattr(dy, "shape", ())) != expected:
-        raise ShapeError(f"{op}: expected dy {expected}, the shape of the loss, got {tuple(dy.shape)}")
-    if reduction == "none" and along is not None:
-        dy = array_module(dy).expand_dims(dy, along)
-    return dx * dy
