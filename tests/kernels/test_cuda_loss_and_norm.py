@@ -70,6 +70,14 @@ def test_a_target_that_is_no_class_is_nan_and_nothing_is_read_beside_the_logits(
     assert np.isfinite(dx.get()[[0, 2]]).all()
 
 
+@pytest.mark.parametrize("op", ["cross_entropy", "nll_loss"])
+def test_the_mean_is_the_kernels_and_costs_no_further_pass(cuda: Cpu, monkeypatch: pytest.MonkeyPatch, op: str) -> None:
+    divisions: list[Any] = []
+    monkeypatch.setattr(DeviceArray, "__truediv__", lambda x, other: divisions.append(other) or x)
+    getattr(F, f"{op}_input_gradient")(device(values(0, (3, 4))), device(np.array([1, 0, 2])))
+    assert not divisions
+
+
 SHAPES = [(1, 1), (5, 3), (2, 3, 4), (3, 2, 3, 5), (2, 2, 2, 3, 2), (700, 1, 40), (2, 1030, 2), (0, 3, 2)]
 
 

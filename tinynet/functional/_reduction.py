@@ -26,12 +26,13 @@ def divisor(normaliser: Any, instead: float) -> Any:
     return array_module(normaliser).where(normaliser == 0, normaliser.dtype.type(instead), normaliser)
 
 
-def scale(
-    op: str, dx: Array, normaliser: Any, reduction: str, dy: Array | None, along: int | None, scaled: bool = False
-) -> Array:
-    """dx times what arrives at the loss, over the normaliser for "mean" where it is not scaled so already."""
-    if reduction == "mean" and not scaled:
-        dx = dx / divisor(normaliser, 1)
+def divided(dx: Array, normaliser: Any, reduction: str) -> Array:
+    """dx over the normaliser for "mean"; otherwise dx."""
+    return dx / divisor(normaliser, 1) if reduction == "mean" else dx
+
+
+def through(op: str, dx: Array, reduction: str, dy: Array | None, along: int | None = None) -> Array:
+    """dx times what arrives at the loss; None means 1. along: the axis of dx that the losses do not have."""
     if dy is None:
         return dx
     check_floats(op, input=dx, dy=dy)

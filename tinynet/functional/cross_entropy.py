@@ -17,7 +17,7 @@ from ..errors import ArgumentError, DtypeError, ShapeError
 from ..kernels import cuda
 from ..kernels.cuda.cross_entropy import cross_entropy as fused_cross_entropy
 from ._check import check_floats, choice, same_shape
-from ._reduction import REDUCTIONS, divisor, reduced, scale
+from ._reduction import REDUCTIONS, divided, divisor, reduced, through
 from .softmax import below_largest, log_softmax, sums
 
 
@@ -25,13 +25,13 @@ def cross_entropy(
     input: Array, target: Array, weight: Array | None = None, *,
     ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0,
 ) -> Array:
-    """−Σ_c q_c log softmax(input)_c for every prediction; "mean" divides by the sum of the class weights of the targets.
+    """−Σ_c q_c log softmax(input)_c for every prediction, q_c the weight of class c times its probability in the target.
 
     input: logits (N, C), (N, C, d₁, …) or (C,). target: class numbers (N,), (N, d₁, …) or (), int64 or uint8; or
     class probabilities of input's shape and dtype. weight: (C,) or None. ignore_index: class numbers that count nowhere.
-    label_smoothing ε:
-    the target becomes
-    (1 − ε)·target + ε/C (Szegedy et al. 2016, section 7). Returns a scalar, or an array like the class numbers for "none".
+    "mean" divides the sum by that of the class weights of the targets; with class probabilities, by the number of predictions.
+    label_smoothing ε: the target becomes (1 − ε)·target + ε/C (Szegedy et al. 2016, section 7). Returns a scalar, or an array
+    like the class numbers for "none".
     A class number that is none raises ArgumentError; on a GPU, which would have to be waited for, it makes the loss NaN.
     """
     op = "cross_entropy"
@@ -48,19 +48,19 @@ def cross_entropy_input_gradient(
     input: Array, target: Array, weight: Array | None = None, *,
     ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0, dy: Array | None = None,
 ) -> Array:
-    """∂ℓ/∂logits for cross_entropy: softmax(input)_c · Σ_j q_j − q_c. dy: what arrives at the loss; None means 1.
-    Returns input's shape.
+    """∂ℓ/∂logits for cross_entropy: softmax(input)_c · Σ_j q_j − q_c, for "mean" divided as the loss is: by N where every
+    prediction weighs 1. dy: what arrives at the loss; None means 1. Returns input's shape.
     """
     op = "cross_entropy_input_gradient"
     if _fused(op, input, target, weight, ignore_index, reduction, label_smoothing):
         options: Any = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
         dx = fused_cross_entropy(input, target, weight, value=False, **options)[1]
-        return scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1)
+        return through(op, dx, reduction, dy, 0 if input.ndim == 1 else 1)
     if _single(input, target, label_smoothing):
         dx = _of_class_numbers(op, input, target, weight, ignore_index, reduction)[1]
-        return scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1, scaled=True)
+        return through(op, dx, reduction, dy, 0 if input.ndim == 1 else 1)
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
-    return scale(op, _minus_target(log_softmax(input, along), q, along), normaliser, reduction, dy, along)
+    return through(op, divided(_minus_target(log_softmax(input, along), q, along), normaliser, reduction), reduction, dy, along)
 
 
 def cross_entropy_and_gradient(
@@ -78,7 +78,7 @@ def cross_entropy_and_gradient(
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, label_smoothing)
     log_p = log_softmax(input, along)
     value = reduced(_minus_product(log_p, q, along, exact=_same(input, target)), normaliser, reduction)
-    return value, scale(op, _minus_target(log_p, q, along), normaliser, reduction, None, along)
+    return value, divided(_minus_target(log_p, q, along), normaliser, reduction)
 
 
 def nll_loss(
@@ -96,14 +96,16 @@ def nll_loss_input_gradient(
     input: Array, target: Array, weight: Array | None = None, *,
     ignore_index: int = -100, reduction: str = "mean", dy: Array | None = None,
 ) -> Array:
-    """∂ℓ/∂input for nll_loss: −w_t at the target class, 0 elsewhere. dy: what arrives at the loss; None means 1."""
+    """∂ℓ/∂input for nll_loss: −w_t at the target class, for "mean" over Σ w_t; 0 elsewhere. dy: what arrives at the
+    loss; None means 1.
+    """
     op = "nll_loss_input_gradient"
     if _fused(op, input, target, weight, ignore_index, reduction, None):
         options: Any = {"ignore_index": ignore_index, "reduction": reduction}
         dx = fused_cross_entropy(input, target, weight, value=False, logits=False, **options)[1]
-        return scale(op, dx, 0, reduction, dy, 0 if input.ndim == 1 else 1)
+        return through(op, dx, reduction, dy, 0 if input.ndim == 1 else 1)
     q, normaliser, along = _target_weights(op, input, target, weight, ignore_index, reduction, None)
-    return scale(op, -q, normaliser, reduction, dy, along)
+    return through(op, divided(-q, normaliser, reduction), reduction, dy, along)
 
 
 def _same(input: Array, target: Array) -> bool:

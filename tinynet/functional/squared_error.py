@@ -7,7 +7,7 @@ from typing import Any
 from ..backend import Array, array_module
 from ..kernels.sums import squared_distance
 from ._check import check_floats, choice, same_shape
-from ._reduction import REDUCTIONS, divisor, reduced, scale
+from ._reduction import REDUCTIONS, divisor, reduced, through
 
 
 def mse_loss(input: Array, target: Array, *, reduction: str = "mean", weight: Array | None = None) -> Array:
@@ -29,9 +29,7 @@ def mse_loss(input: Array, target: Array, *, reduction: str = "mean", weight: Ar
 def mse_loss_input_gradient(
     input: Array, target: Array, *, reduction: str = "mean", weight: Array | None = None, dy: Array | None = None
 ) -> Array:
-    """∂ℓ/∂x for mse_loss: 2 (x − t), over the number of elements (or the sum of weights) for "mean". For the target:
-    its negative.
-    """
+    """∂ℓ/∂x for mse_loss: 2 w (x − t), for "mean" over Σ w; without weights w is 1. For the target: its negative."""
     op = "mse_loss_input_gradient"
     _check_mse(op, input, target, weight, reduction)
     factor = 2 if reduction != "mean" else 2 / divisor(_mse_normaliser(input, weight), 1)
@@ -39,7 +37,7 @@ def mse_loss_input_gradient(
     dx *= factor
     if weight is not None:
         dx *= weight
-    return scale(op, dx, 0, reduction, dy, None, scaled=True)
+    return through(op, dx, reduction, dy)
 
 
 def _check_mse(op: str, input: Array, target: Array, weight: Array | None, reduction: str) -> None:

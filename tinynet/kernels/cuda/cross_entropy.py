@@ -1,4 +1,4 @@
-"""Softmax, cross-entropy and their gradient in one pass on a GPU, for class numbers: the formulas of functional/cross_entropy.py."""
+"""Softmax, cross-entropy and their gradient in one pass on a GPU; for class numbers, as functional/cross_entropy.py."""
 
 from __future__ import annotations
 
