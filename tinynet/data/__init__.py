@@ -5,16 +5,16 @@
     loader = data.Loader(data.cached(train, 256), batch_size=32, transform=..., shuffle=True, seed=0)
 """
 
-from tinynet.data import transforms
-from tinynet.data.builtin import embedded
-from tinynet.data.cache import CachedDataset, cached
-from tinynet.data.dataset import ArrayDataset, BrokenPhoto, Dataset, Relabelled, Subset
-from tinynet.data.description import describe
-from tinynet.data.folder import ImageFolder, PhotoDataset, any_photos
-from tinynet.data.known_sets import known, known_names
-from tinynet.data.loader import Loader
-from tinynet.data.photo import read_photo
-from tinynet.data.splits import balanced_sample, split
+from . import transforms
+from .builtin import embedded
+from .cache import CachedDataset, cached
+from .dataset import ArrayDataset, BrokenPhoto, Dataset, Relabelled, Subset
+from .description import describe
+from .folder import ImageFolder, PhotoDataset, any_photos
+from .known_sets import known, known_names
+from .loader import Loader
+from .photo import read_photo
+from .splits import balanced_sample, split
 
 __all__ = [
     "Dataset", "ArrayDataset", "Subset", "Relabelled", "ImageFolder", "PhotoDataset", "CachedDataset", "BrokenPhoto",

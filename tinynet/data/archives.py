@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tinynet.errors import FileError
+from ..errors import FileError
 
 
 @dataclass(frozen=True)

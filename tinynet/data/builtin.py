@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tinynet.data.dataset import ArrayDataset, Picture
-from tinynet.errors import ArgumentError, FileError
+from ..errors import ArgumentError, FileError
+from .dataset import ArrayDataset, Picture
 
 CLASSES = ["cat", "notcat"]
 KINDS = ["cat", "airplane", "automobile", "bird", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tinynet.data.dataset import BrokenPhoto, Dataset, Picture, load, name
-from tinynet.errors import ArgumentError
+from ..errors import ArgumentError
+from .dataset import BrokenPhoto, Dataset, Picture, load, name
 
 logger = logging.getLogger("tinynet.data")
 

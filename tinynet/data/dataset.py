@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tinynet.errors import ArgumentError, DtypeError, FileError, ShapeError
+from ..errors import ArgumentError, DtypeError, FileError, ShapeError
 
 Picture = npt.NDArray[np.uint8]                        # (H, W, 3)
 Labels = npt.NDArray[np.int64]                         # (N,)

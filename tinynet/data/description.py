@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.data.dataset import Dataset
+from .dataset import Dataset
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.data.dataset import BrokenPhoto, Picture, checked_labels
-from tinynet.data.photo import SUFFIXES, check_photo, read_photo
-from tinynet.errors import ArgumentError, FileError
+from ..errors import ArgumentError, FileError
+from .dataset import BrokenPhoto, Picture, checked_labels
+from .photo import SUFFIXES, check_photo, read_photo
 
 logger = logging.getLogger("tinynet.data")             # its warnings, unless configured, are plain lines on stderr
 _LINES = 20                                            # broken photos reported one by one; the others are counted

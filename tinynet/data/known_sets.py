@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tinynet.data.archives import Archive, fetch, unpack
-from tinynet.data.dataset import ArrayDataset, Dataset, Subset
-from tinynet.data.folder import ImageFolder, PhotoDataset
-from tinynet.data.splits import balanced_sample
-from tinynet.errors import ArgumentError, FileError
+from ..errors import ArgumentError, FileError
+from .archives import Archive, fetch, unpack
+from .dataset import ArrayDataset, Dataset, Subset
+from .folder import ImageFolder, PhotoDataset
+from .splits import balanced_sample
 
 ARCHIVES = {
     "cifar10": Archive("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.data.dataset import BrokenPhoto, Dataset, name
-from tinynet.data.transforms import ToArray
-from tinynet.errors import ArgumentError, DtypeError, FileError, ShapeError
+from ..errors import ArgumentError, DtypeError, FileError, ShapeError
+from .dataset import BrokenPhoto, Dataset, name
+from .transforms import ToArray
 
 Transform = Callable[[Any, np.random.Generator], Any]
 Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tinynet.data.dataset import Picture, bounded
-from tinynet.errors import FileError
+from ..errors import FileError
+from .dataset import Picture, bounded
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # What the file is, and not how it is named, decides how it is read; other decoders of Pillow never see it.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tinynet.data import transforms
-from tinynet.errors import FileError
+from ..errors import FileError
+from . import transforms
 
 
 @dataclass(frozen=True)

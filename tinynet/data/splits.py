@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.data.dataset import Dataset, Subset
-from tinynet.errors import ArgumentError
+from ..errors import ArgumentError
+from .dataset import Dataset, Subset
 
 
 def split(dataset: Dataset, parts: Sequence[float] | Sequence[int], seed: int = 0) -> list[Subset]:
