@@ -21,7 +21,7 @@ from tinynet.data.transfer import fetched
 from tinynet.data.transforms import ToArray
 from tinynet.distributed import Shards
 from tinynet.errors import DeviceMemoryError, FileError
-from tinynet.interpret import patches, top, unit_walks
+from tinynet.interpret import patches, strongest, top, unit_walks
 from tinynet.train import Callback, NonFiniteError, Trainer, TrainingInterrupted, evaluate, predict
 
 ONE_BY_ONE = ("item", "tolist", "nonzero", "__bool__", "__int__", "__float__", "__index__", "__array__", "__iter__")
@@ -288,12 +288,11 @@ def test_the_search_of_an_atlas_waits_for_the_batch_before_and_fetches_the_one_b
     gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers, photos, model = ["relu", "flatten"], pictures(9), net()
-    monkeypatch.setattr(top, "PASS", 2)
+    monkeypatch.setattr(strongest, "PASS", 2)
 
     def search() -> list[tuple[int, list[Any]]]:
-        begun = top.TopActivations({}, 9, "max", 0, 9, {})
         with Shards(1) as shards:
-            return list(top._passes(begun, model, photos, layers, ToArray(), 4, shards))
+            return list(strongest.strongest(model, photos, layers, "max", ToArray(), 0, 4, shards))
 
     expected = search()
     model.to("cuda")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..backend import Array, array_module
 from ..data.dataset import Dataset
+from ..data.loader import Transform
 from ..data.transforms import ToArray
 from ..distributed import Shards
 from ..errors import ArgumentError, FileError, ShapeError
@@ -22,7 +23,8 @@ from .deconvnet import deconvnet
 from .deletion import Areas, unit_areas
 from .observe import beside_model
 from .scores import importance
-from .top import LayerTop, TopActivations, Transform, read_photo
+from .strongest import model_input
+from .top import LayerTop, TopActivations
 from .unit_walks import Found, Photo, UnitWalks, Walk
 
 _CHUNK = 32                                                     # photos between two looks at the keyboard
@@ -123,7 +125,7 @@ def unit_patches(
     areas: dict[int, Areas] = {}
 
     def photo(image: int) -> Photo:
-        x = read_photo(ways[0].model, dataset, image, transform)
+        x = model_input(ways[0].model, dataset, image, transform)
         if x is None:
             raise FileError(f"photo {image} was readable when the top activations were found, and is broken now")
         walks = [unit_walk(channel, found.positions[channel, rank].tolist(), field, x) for channel, rank in tasks[image]]

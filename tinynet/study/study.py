@@ -16,7 +16,7 @@ from ..data import Dataset
 from ..errors import FileError
 from ..files import make_folder, write_text
 from ..interpret.control import untrained
-from ..interpret.top import model_fingerprint, photos_fingerprint
+from ..interpret.fingerprints import model_fingerprint, photos_fingerprint
 from ..models import TrainedModel
 from . import experiments
 from .training import training, transfer
