@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
+from tinynet import nn
 from tinynet.cli import app
 from tinynet.models import load_model
 
@@ -296,6 +297,35 @@ def test_train_goes_on_from_an_onnx_file(freeze, photos, trained, tmp_path):
     for name in before:                                         # it went on from there, and did not begin anew
         if name.startswith("conv1.weight"):
             assert np.corrcoef(before[name].ravel(), after[name].ravel())[0, 1] > 0.9
+
+
+def test_a_network_that_ends_in_softmax_says_the_same_and_learns_the_same(photos, trained, tmp_path):
+    plain = load_model(trained / "model.safetensors")
+    whole = nn.Sequential({**dict(plain.model.named_children()), "prob": nn.Softmax(1)})
+    files = [tmp_path / "plain.safetensors", tmp_path / "whole.safetensors"]
+    for file, model in zip(files, (plain.model, whole), strict=True):
+        plain._replace(model=model, name="net").save(file)
+    photo = photos / "test" / "cat" / "0.png"
+    for words in (["evaluate", None, "--data", photos / "test"], ["predict", None, photo]):
+        first, second = (run(*(file if word is None else word for word in words)) for file in files)
+        assert first.exit_code == 0 and second.stdout == first.stdout, second.output
+    for file in files:
+        words = ["train", "--from", file, "--data", photos, "--epochs", 1, "--workers", 1, "--output", tmp_path / file.stem]
+        assert run(*words).exit_code == 0
+    one, other = (load_model(tmp_path / file.stem / "model.safetensors").model.state_dict() for file in files)
+    assert all(np.array_equal(x, other[name]) for name, x in one.items())
+
+
+def test_a_network_that_gives_no_classes_or_others_than_it_names_is_one_line(photos, trained, tmp_path):
+    plain, photo = load_model(trained / "model.safetensors"), photos / "test" / "cat" / "0.png"
+    maps, many = tmp_path / "maps.safetensors", tmp_path / "many.safetensors"
+    plain._replace(model=nn.Sequential(nn.Conv2d(3, 2, 3)), name="maps").save(maps)
+    assert refused("predict", maps, photo) == "tinynet: expected a model with an output (N, classes), got (1, 2, 30, 30)"
+    assert refused("evaluate", maps, "--data", photos / "test")
+    plain._replace(model=nn.Sequential(nn.Flatten(), nn.Linear(3072, 5)), name="many").save(many)
+    for words in (["predict", many, photo], ["evaluate", many, "--data", photos / "test"], ["explain", many, photo]):
+        assert refused(*words, *(["--output", tmp_path / "out"] if "explain" in words else [])).endswith(
+            "many: expected names for 5 classes, got cat, notcat")
 
 
 def test_lenet_sees_photos_grey_and_small(tmp_path):

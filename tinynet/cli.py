@@ -86,7 +86,7 @@ def evaluate(
     from .distributed import Shards
     from .files import make_folder
     from .models import check_classes, load_model
-    from .nn import CrossEntropyLoss
+    from .nn import CrossEntropyLoss, without_softmax
     from .train import evaluate as run
     from .train.classifier import figures_table
     from .train.plots import plot_confusion_matrix, plot_predictions
@@ -99,7 +99,8 @@ def evaluate(
         photos = cached(photos, trained.preprocessing.resize, progress=True)
     with Shards(workers) as shards:
         loader = Loader(photos, 64, trained.preprocessing.transform())
-        result = run(trained.model, loader, CrossEntropyLoss(), shards, views=trained.preprocessing.views)
+        result = run(without_softmax(trained.model), loader, CrossEntropyLoss(), shards, views=trained.preprocessing.views)
+    trained.check_outputs(result.logits.shape[1])
     positive = "cat" if "cat" in trained.classes else None
     which = None if positive is None else trained.classes.index(positive)
     print(figures_table({"photos": result.metrics(which)}, {"photos": len(result.labels)}, positive))
@@ -137,6 +138,7 @@ def predict(
             print(f"tinynet: {error}", file=sys.stderr)
             continue
         probabilities = run(trained.model, x[None], views=trained.preprocessing.views)[0]
+        trained.check_outputs(len(probabilities))
         best = np.argsort(-probabilities, kind="stable")[:top]
         print(f"{path!s:<{width}}  " + "   ".join(f"{trained.classes[i]}  {100 * probabilities[i]:.1f} %" for i in best))
     if failed:

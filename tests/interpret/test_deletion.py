@@ -243,3 +243,12 @@ def test_what_units_and_within_refuse() -> None:
     for within in (np.ones((4, 5)), np.zeros((4, 4))):
         with pytest.raises(ShapeError, match=r"expected within \(4, 4\) with at least one pixel, got"):
             deletion(model, x, maps, layer="relu", unit=0, within=within)
+
+
+def test_a_softmax_at_the_end_is_taken_once() -> None:
+    model, x, maps = pixel_reader(Backend("numpy", np)), np.ones((1, 3, 3, 4)), np.zeros((1, 3, 4))
+    whole = nn.Sequential(net=model, prob=nn.Softmax(1))
+    for curve in (deletion, insertion):
+        np.testing.assert_array_equal(curve(whole, x, maps, 0).answers, curve(model, x, maps, 0).answers)
+    units = [deletion(m, x, maps, layer=f"{path}1", unit=0).answers for m, path in ((whole, "net."), (model, ""))]
+    np.testing.assert_array_equal(*units)

@@ -263,3 +263,15 @@ def test_integrated_gradients_in_the_family_have_their_sign() -> None:
     got = way.ask(model, x, np.ones(3, int), "")
     np.testing.assert_array_equal(got, integrated_gradients(model).attribute(x, 1))
     np.testing.assert_array_equal(way.importance(got), got.sum(1))
+
+
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1)], ids=repr)
+def test_a_softmax_at_the_end_changes_nothing(end: nn.Layer) -> None:
+    """Class maps are of the logits, and the softmax of probabilities is taken once."""
+    model, _, x = pair("overlapping")
+    whole = nn.Sequential({**dict(model.named_children()), "prob": end})
+    plain, found = (explain(m, x[:1], units=1, steps=4) for m in (model, whole))
+    assert found.to_dict() == plain.to_dict()
+    np.testing.assert_allclose(whole(x[:1])[0] if isinstance(end, nn.Softmax) else np.exp(whole(x[:1])[0]), found.probabilities)
+    for ours, its in zip(found.maps, plain.maps, strict=True):
+        np.testing.assert_array_equal(ours.attribution, its.attribution)

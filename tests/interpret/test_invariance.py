@@ -109,3 +109,13 @@ def test_the_picture_is_written(tmp_path: Path) -> None:
     photos = [thing(i) for i in range(5)]
     result = invariance(net(), photos, [0, 1, 0, 1, 1], transforms.ToArray(), shifts=[-2, 2], scales=[1, 2], angles=[0, 90, 180])
     assert plot_invariance(result, photos, tmp_path / "a.png", ["$a", "b"]).stat().st_size > 10000
+
+
+def test_a_softmax_at_the_end_is_taken_once() -> None:
+    whole = nn.Sequential({**dict(net().named_children()), "prob": nn.Softmax(1)})
+    plain, found = (
+        invariance(m, [thing(3)], [1], transforms.ToArray(), shifts=[0, 9], scales=[1], angles=[0]) for m in (net(), whole)
+    )
+    assert found.layers == plain.layers
+    for ours, its in zip(found.curves, plain.curves, strict=True):
+        np.testing.assert_array_equal(ours.probability, its.probability)

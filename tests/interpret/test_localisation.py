@@ -129,3 +129,9 @@ def test_what_localisation_refuses(trained: nn.Sequential) -> None:
         localisation(trained, x, masks[:1])
     with pytest.raises(ArgumentError, match="batch_size"):
         localisation(trained, x, masks, batch_size=0)
+
+
+def test_a_softmax_at_the_end_changes_nothing(trained: nn.Sequential) -> None:
+    x, labels, masks = planted(2, 7)
+    whole = nn.Sequential({**dict(trained.named_children()), "prob": nn.Softmax(1)})
+    assert localisation(whole, x, masks, labels) == localisation(trained, x, masks, labels)

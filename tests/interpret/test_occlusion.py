@@ -13,7 +13,7 @@ from tinynet import nn
 from tinynet.errors import ArgumentError, ShapeError
 from tinynet.functional import softmax
 from tinynet.interpret import touched
-from tinynet.interpret.occlusion import occlusion, plot_occlusion
+from tinynet.interpret.occlusion import covered, occlusion, plot_occlusion
 
 
 def net() -> nn.Sequential:
@@ -199,3 +199,13 @@ def test_whole_tiles_only_where_they_would_be_computed_anyway() -> None:
         windows = touched._windows(layer)
         assert windows is not None
         assert touched._whole_tiles(layer, windows, 32, [21, 33]) == ([24, 36] if tiled else [21, 33])
+
+
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(-1)], ids=repr)
+def test_a_softmax_at_the_end_is_taken_once(end: nn.Layer) -> None:
+    whole = nn.Sequential(net=net(), prob=end)
+    plain, found = occlusion(net(), image(), layer="relu2"), occlusion(whole, image(), layer="net.relu2")
+    np.testing.assert_array_equal(found.logits, plain.logits)
+    np.testing.assert_array_equal(found.probability, plain.probability)
+    alone, = covered([whole], image())
+    np.testing.assert_array_equal(alone.probability, plain.probability)

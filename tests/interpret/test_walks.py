@@ -380,6 +380,17 @@ def test_a_layer_without_a_rule_is_an_error_that_says_how_to_add_one() -> None:
     assert saliency(model).attribute(x, layer="top", unit=0).any(), "the gradient needs no rule"
 
 
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1)], ids=repr)
+def test_the_deconvnet_begins_at_the_logits(end: nn.Layer) -> None:
+    model, _, x = pair("overlapping")
+    whole = nn.Sequential({**dict(model.named_children()), "prob": end})
+    with pytest.raises(ArgumentError, match=rf"^prob: {type(end).__name__}: .* give it tinynet.nn.without_softmax\(model\)$"):
+        deconvnet(whole).attribute(x, target=0)
+    np.testing.assert_array_equal(
+        deconvnet(nn.without_softmax(whole)).attribute(x, target=0), deconvnet(model).attribute(x, target=0)
+    )
+
+
 def test_a_rule_can_be_registered() -> None:
     model, x = with_half(Known()), values(0, (1, 3, 6, 6))
     plain = nn.Sequential(conv=model.block.conv, top=nn.ReLU())

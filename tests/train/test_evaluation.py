@@ -7,7 +7,7 @@ import pytest
 
 from tinynet import nn
 from tinynet.distributed import Shards
-from tinynet.errors import ArgumentError
+from tinynet.errors import ArgumentError, ShapeError
 from tinynet.train import evaluate, predict
 
 
@@ -71,3 +71,36 @@ def test_nothing_to_look_at_is_an_error(model):
         evaluate(model, [])
     with pytest.raises(ArgumentError, match="at least one image"):
         predict(model, [])
+
+
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(-1)], ids=repr)
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_model_that_ends_in_softmax_gets_no_second_one(model, photos, end, views):
+    x, y = photos
+    whole = nn.Sequential(net=model, prob=end)
+    np.testing.assert_array_equal(predict(whole, x, views=views), predict(model, x, views=views))
+    found, plain = (evaluate(m, batches(x, y, 3), views=views) for m in (whole, model))
+    np.testing.assert_array_equal(found.logits, plain.logits)
+    assert found.metrics()["auc"] == plain.metrics()["auc"]
+
+
+def test_the_loss_is_of_what_the_model_gives(model, photos):
+    x, y = photos
+    plain = evaluate(model, [(x, y)], nn.CrossEntropyLoss()).loss
+    logs = nn.Sequential(net=model, log=nn.LogSoftmax(1))
+    assert evaluate(logs, [(x, y)], nn.NLLLoss()).loss == pytest.approx(plain, abs=1e-12)
+    whole, one_hot = nn.Sequential(net=model, prob=nn.Softmax(1)), np.eye(3)[y]
+
+    def squares(output, labels):
+        return nn.MSELoss()(output, np.eye(3)[labels])
+
+    assert evaluate(whole, [(x, y)], squares).loss == pytest.approx(((whole(x) - one_hot) ** 2).mean(), abs=1e-12)
+
+
+def test_a_model_without_classes_is_one_line(model, photos):
+    x, _ = photos
+    maps = nn.Sequential(conv=nn.Conv2d(3, 4, 3, rng=np.random.default_rng(0))).to(dtype=np.float64)
+    with pytest.raises(ShapeError, match=r"expected a model with an output \(N, classes\), got \(7, 4, 4, 4\)"):
+        predict(maps, x)
+    with pytest.raises(ArgumentError, match="ends in Sigmoid"):
+        predict(nn.Sequential(net=model, yes=nn.Sigmoid()), x)

@@ -68,6 +68,12 @@ def _(layer: _Conv, saved: Saved, signal: Array) -> Array:
     return layer.input_gradient(saved, signal)
 
 
+@deconv.register(nn.Softmax)
+@deconv.register(nn.LogSoftmax)
+def _(layer: Layer, saved: Saved, signal: Array) -> Array:
+    raise ArgumentError(f"{type(layer).__name__}: the deconvnet begins at the logits; give it tinynet.nn.without_softmax(model)")
+
+
 @deconv.register
 def _(layer: nn.Linear, saved: Saved, signal: Array) -> Array:
     """The transposed matrix, and no bias."""

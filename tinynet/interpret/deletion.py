@@ -15,10 +15,11 @@ import numpy as np
 from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
-from ..nn import Layer
+from ..nn import Layer, without_softmax
+from ..nn.classes import probabilities
 from . import part as parts
 from . import touched
-from .observe import Reached, probabilities, up_to
+from .observe import Reached, up_to
 from .scores import blur
 from .touched import Touched
 from .units import Record, Unit, select
@@ -120,7 +121,7 @@ def _asker(model: Layer, x: Array, target: Any, layer: str | None, unit: Unit | 
     if layer is None:
         if unit is not None:
             raise ArgumentError("a unit needs the layer it is of: give layer= and unit=, or target= for a class")
-        xp = array_module(x)
+        xp, model = array_module(x), without_softmax(model)
         chosen = (
             probabilities(shards.infer(model, x)).argmax(axis=1) if target is None
             else np.broadcast_to(to_host(xp.asarray(target)), (len(x),))

@@ -16,7 +16,8 @@ import numpy as np
 from ..backend import Array, array_module, to_host
 from ..distributed.memory import MOST, KeptMemory
 from ..errors import ArgumentError, ShapeError
-from ..nn import Layer
+from ..nn import Layer, without_softmax
+from ..nn.classes import probabilities
 from ..nn.containers import Container
 from ..nn.receptive_field import receptive_field
 from . import scores
@@ -24,7 +25,7 @@ from .control import randomised, untrained
 from .deconvnet import deconvnet
 from .deletion import Areas, class_areas, unit_areas
 from .family import Method, family
-from .observe import last_stage, one_input, probabilities, stages
+from .observe import last_stage, one_input, stages
 from .patches import Window, cut, seen, window
 from .units import record
 
@@ -167,7 +168,7 @@ def explain(
     (of a unit's: half as many).
     Raises ArgumentError that lists the nearest names for a layer, channel or class that is not there.
     """
-    x = one_input("explain", x)
+    x, model = one_input("explain", x), without_softmax(model)
     if units < 1:
         raise ArgumentError(f"explain: expected at least one unit a layer, got {units}")
     if mask is not None and tuple(mask.shape) != tuple(x.shape[2:]):
@@ -177,7 +178,7 @@ def explain(
     target = int(p.argmax()) if target is None else target
     if isinstance(target, bool) or not isinstance(target, (int, np.integer)) or not 0 <= target < len(p):
         raise ArgumentError(f"explain: the model has classes 0 to {len(p) - 1}, got {target!r}")
-    controls = controls_of(model) if controls is None else controls
+    controls = [c._replace(model=without_softmax(c.model)) for c in (controls_of(model) if controls is None else controls)]
     cam = last_stage(model) if stages(model) else None
     asked = [m for m in methods if cam is not None or m.name not in ("Grad-CAM", "occlusion")]
     mask = None if mask is None else to_host(mask).astype(bool)

@@ -63,6 +63,7 @@ def explain_photos(
         if box is not None:
             truth = _as_seen(box_mask(picture.shape[0], picture.shape[1], box), trained.preprocessing, f"box {tuple(box)}")
         found = explain(trained.model, x, chosen, layers=layers, units=units, mask=truth, controls=controls)
+        trained.check_outputs(len(found.probabilities))
         warning = found.warning
         how: dict[str, Any] = {"classes": trained.classes, "command": command}
         files.append(unit_sheet(found, folder / f"{name}-units.png", trained.preprocessing, **how))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..backend import Array, array_module, to_host
 from ..errors import ArgumentError, ShapeError
-from ..nn import Layer
+from ..nn import Layer, without_softmax
 from .attribution import Attribution
 from .cam import grad_cam
 from .deconvnet import deconvnet
@@ -125,7 +125,7 @@ def localisation(
         raise ShapeError(f"localisation: expected masks {(n, h, w)} for at least one photo, got {masks.shape}")
     if batch_size < 1:
         raise ArgumentError(f"localisation: expected batch_size of at least 1, got {batch_size}")
-    xp = array_module(x)
+    xp, model = array_module(x), without_softmax(model)
     layer = last_stage(model) if layer is None else layer
     maps: dict[str, list[np.ndarray]] = {method.name: [] for method in methods}
     for begin in range(0, n, batch_size):

@@ -19,8 +19,9 @@ from ..data.transfer import fetched
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..figures import new_figure, notes_below, save_figure, shorten
-from ..nn import Layer
-from .observe import features, inputs, observe, probabilities, stages
+from ..nn import Layer, without_softmax
+from ..nn.classes import probabilities
+from .observe import features, inputs, observe, stages
 from .panels import COLOURS
 from .pictures import Picture
 
@@ -95,7 +96,7 @@ def invariance(
         raise ShapeError("invariance: expected photos of one size, uint8 (H, W, 3) each")
     if len(labels) != len(photos):
         raise ShapeError(f"invariance: expected {len(photos)} labels, one a photo, got {len(labels)}")
-    height = photos[0].shape[0]
+    height, model = photos[0].shape[0], without_softmax(model)
     known = stages(model)
     if first is None and not known:
         raise ArgumentError("invariance: the model has no convolution; name the layers")

@@ -12,7 +12,6 @@ from ..backend import Array, array_module, to_host
 from ..data.transfer import transferred
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
-from ..functional import softmax
 from ..nn import Dropout, Identity, Layer, Linear
 from ..nn.activation import _Rectifier
 from ..nn.containers import Container
@@ -83,14 +82,6 @@ def up_to(model: Layer, x: Array, layer: str, shards: Shards | None = None) -> A
 
     parts = [run(x)] if shards is None else shards.apply(run, x, in_step=True)
     return parts[0] if len(parts) == 1 else array_module(x).concatenate(parts)
-
-
-def probabilities(logits: Array) -> np.ndarray:
-    """Class probabilities (N, C) on the host, in float64. Raises ShapeError if the model gives no classes."""
-    values = np.asarray(to_host(logits), dtype=np.float64)
-    if values.ndim != 2:
-        raise ShapeError(f"expected a model with an output (N, classes), got {values.shape}")
-    return softmax(values, 1)
 
 
 def stages(model: Layer) -> list[str]:
@@ -183,6 +174,6 @@ def _leaves(model: Layer) -> Iterable[tuple[str, Layer]]:
 
 
 __all__ = [
-    "Observed", "Reached", "beside_model", "features", "inputs", "last_stage", "observe", "one_input", "probabilities",
-    "stages", "unit_each", "up_to",
+    "Observed", "Reached", "beside_model", "features", "inputs", "last_stage", "observe", "one_input", "stages",
+    "unit_each", "up_to",
 ]

@@ -16,11 +16,12 @@ from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..functional._check import integers
-from ..nn import Layer
+from ..nn import Layer, without_softmax
+from ..nn.classes import probabilities
 from . import panels, touched
 from .deconvnet import MEANING, deconvnet
 from .fork import Fork
-from .observe import last_stage, observe, one_input, probabilities
+from .observe import last_stage, observe, one_input
 from .pictures import Picture, centred, digits, photo
 from .scores import ssim
 from .touched import Touched
@@ -130,7 +131,7 @@ def occlusion(
     workers: threads that share the positions.
     Raises ArgumentError for a layer, map, class, patch or stride that does not fit.
     """
-    x = one_input("occlusion", x)
+    x, model = one_input("occlusion", x), without_softmax(model)
     squares = _squares(x, patch, stride, fill)
     layer = last_stage(model) if layer is None else layer
     whole = observe(model, x, [layer])
@@ -165,7 +166,7 @@ def covered(
     """As occlusion, but the classes alone, and of several networks at once; the lower layers that they share with the first are
     computed once (Fork). target: None: what the first says.
     """
-    x = one_input("occlusion", x)
+    x, models = one_input("occlusion", x), [without_softmax(model) for model in models]
     squares, fork = _squares(x, patch, stride, fill), Fork(models[0], models[1:])
     whole = [to_host(model(x))[0] for model in models]
     target = _target(whole[0], target)

@@ -37,6 +37,11 @@ class TrainedModel(NamedTuple):
     notes: dict[str, Any]
     """Where it comes from, for people: figures, the command."""
 
+    def check_outputs(self, count: int) -> None:
+        """The model must have a name for each of that many outputs. Raises FileError."""
+        if len(self.classes) != count:
+            raise FileError(f"{self.name}: expected names for {count:,} classes, got {some(self.classes)}")
+
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Write the file, whole or not at all. half: the weights as float16, rounded.
 

@@ -2,6 +2,7 @@
 
 from . import init
 from .activation import GroupLogSumExp, LeakyReLU, LogSoftmax, ReLU, ReLU6, Sigmoid, Softmax, Tanh
+from .classes import without_softmax
 from .containers import Concat, Container, Residual, Sequential
 from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .dropout import Dropout
@@ -29,7 +30,7 @@ from .summary import Summary, summary
 
 __all__ = [
     "Layer", "Nothing", "backward", "init", "summary", "Summary", "ReceptiveField", "receptive_field", "receptive_fields",
-    "Container", "Sequential", "Concat", "Residual", "split",
+    "Container", "Sequential", "Concat", "Residual", "split", "without_softmax",
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Linear",
     "ReLU", "ReLU6", "LeakyReLU", "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "GroupLogSumExp",
     "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",

@@ -16,7 +16,7 @@ from ..errors import FileError
 from ..files import write_text
 from ..interpret.observe import beside_model, observe
 from ..models import TrainedModel
-from ..nn import Layer
+from ..nn import Layer, without_softmax
 from ..train import predict
 
 
@@ -33,7 +33,7 @@ class Workbench:
     ) -> None:
         self.trained, self.photos, self.output, self.quick = trained, photos, output, quick
         self.seed, self.workers, self.command, self.state, self.question = seed, workers, command, state, question
-        self.model, self.pre = trained.model, trained.preprocessing
+        self.model, self.pre = without_softmax(trained.model), trained.preprocessing
         self.size = (3, self.pre.crop, self.pre.crop)
         self.known = list(photos.classes) == list(trained.classes)
         self.pictures: list[Path] = []

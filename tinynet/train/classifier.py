@@ -19,7 +19,7 @@ from ..errors import ArgumentError
 from ..files import write_text
 from ..functional import group_logsumexp
 from ..models import TrainedModel, create, names, with_classes
-from ..nn import CrossEntropyLoss, Layer, Sequential, split, summary
+from ..nn import CrossEntropyLoss, Layer, Sequential, split, summary, without_softmax
 from ..optim import AdamW, OneCycleLR
 from .callbacks import Callback
 from .evaluation import Evaluation, evaluate
@@ -153,7 +153,7 @@ def train_classifier(
         arguments["groups"] = groups
     rng = np.random.default_rng(seed)
     if start is not None and recipe.model not in names():       # of ONNX, say: its own layers, with another end
-        whole, arguments = copy.deepcopy(with_classes(start.model, len(classes), rng)), {}
+        whole, arguments = copy.deepcopy(with_classes(without_softmax(start.model), len(classes), rng)), {}
     else:
         whole = create(recipe.model, rng=rng, **arguments)
     assert isinstance(whole, Sequential)

@@ -13,7 +13,8 @@ from ..backend import Array, array_module, device_of, to_host
 from ..data.transfer import fetched, transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
-from ..functional import pad, softmax
+from ..functional import pad
+from ..nn.classes import final_softmax, probabilities, without_softmax
 from . import metrics
 
 Loss = Callable[[Array, Array], tuple[Any, Array]]
@@ -23,7 +24,7 @@ Loss = Callable[[Array, Array], tuple[Any, Array]]
 class Evaluation:
     """What a model said about a set.
 
-    logits: (N, C) on the host. labels: (N,). loss: the mean, nan if none was asked for.
+    logits: (N, C) on the host, what comes before a Softmax at the end. labels: (N,). loss: the mean, nan if none was asked for.
     """
 
     logits: np.ndarray
@@ -32,8 +33,8 @@ class Evaluation:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """(N, C): softmax of the logits, in float64 so that the most confident ones still differ."""
-        return softmax(self.logits.astype(np.float64), 1)
+        """(N, C): softmax of the logits, in float64."""
+        return probabilities(self.logits)
 
     @cached_property
     def predictions(self) -> np.ndarray:
@@ -80,6 +81,7 @@ def evaluate(
 ) -> Evaluation:
     """Classify every batch (x, labels) of the loader. loss: also give its mean over the samples.
 
+    The loss is of what the model gives; of probabilities, say, where it ends in Softmax.
     shards: the threads to use, within their with block; None: one a core. views: see `mean_logits`.
     A loss with class weights is averaged over the batches by their sizes. Raises ArgumentError for an empty loader.
     """
@@ -87,10 +89,12 @@ def evaluate(
         with Shards() as own:
             return evaluate(model, loader, loss, own, views=views)
     logits, labels, total, count = [], [], 0.0, 0
+    end = final_softmax(model)
+    body = model if end is None else without_softmax(model)
 
     def answer(x: Array, y: Array) -> tuple[Array, Array, Any]:
-        output = mean_logits(shards, model, x, views)
-        return output, y, None if loss is None else loss(output, y)[0]
+        output = mean_logits(shards, body, x, views)
+        return output, y, None if loss is None else loss(output if end is None else end(output), y)[0]
 
     for output, y, value in fetched(answer(x, y) for x, y in transferred(loader, reference_array(model))):
         if loss is not None:
@@ -106,8 +110,10 @@ def evaluate(
 def predict(model: Any, x: Any, batch_size: int = 64, *, views: int = 1) -> np.ndarray:
     """Class probabilities (N, C) on the host, of an array (N, 3, H, W) or a loader's batches (labels are ignored).
 
-    views: see `mean_logits`.
+    views: see `mean_logits`. Raises ShapeError for a model whose output is not (N, classes), and ArgumentError for one that ends
+    in Sigmoid.
     """
+    model = without_softmax(model)
     reference = reference_array(model)
     batches: Iterable[Any] = x
     if hasattr(x, "shape"):
@@ -117,7 +123,7 @@ def predict(model: Any, x: Any, batch_size: int = 64, *, views: int = 1) -> np.n
         logits = [output for output, in fetched((mean_logits(shards, model, x, views),) for x, in inputs)]
     if not logits:
         raise ArgumentError("predict: expected at least one image, got none")
-    return softmax(np.concatenate(logits).astype(np.float64), 1)
+    return probabilities(np.concatenate(logits))
 
 
 def mean_logits(shards: Shards, model: Any, x: Array, views: int) -> Array:
