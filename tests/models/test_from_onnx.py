@@ -133,6 +133,11 @@ OPERATORS: dict[str, tuple[list[Any], dict[str, Any], tuple[Any, ...], int, str]
                       "Upsample"),
     "resize, corners": ([("Resize", ["x", "", "f"], "y", {"mode": "linear", "coordinate_transformation_mode": "align_corners"})],
                         {"f": np.array([1, 1, 2, 3], np.float32)}, N, 13, "Upsample"),
+    "resize to sizes": ([("Resize", ["x", "", "", "n"], "y", {"mode": "linear"})], {"n": i64(2, 2, 9, 5)}, (2, 2, 7, 8), 13,
+                        "Upsample"),
+    "resize, stretched": ([("Resize", ["x", "", "f"], "y", {"mode": "linear", "keep_aspect_ratio_policy": "stretch"})],
+                          {"f": np.array([1, 1, 2, 3], np.float32)}, N, 18, "Upsample"),
+    "reshape without zeros": ([("Reshape", ["x", "s"], "y", {"allowzero": 1})], {"s": i64(-1, 112)}, N, 14, "Flatten"),
     "upsample": ([("Upsample", ["x", "f"], "y", {"mode": "nearest"})], {"f": np.array([1, 1, 2, 3], np.float32)}, N, 9,
                  "Upsample"),
     "weights by a node": ([("Constant", [], "w", {"value": onnx.numpy_helper.from_array(W)}), ("Conv", ["x", "w"], "y", {})], {},
@@ -185,10 +190,58 @@ def test_networks_that_pytorch_has_exported(name: str, opset: int, tmp_path: Pat
     assert {path for path, layer in model.layers() if isinstance(layer, (nn.Conv2d, nn.Linear))} == ours or name == "shared"
 
 
+@pytest.mark.parametrize("name", EXPORTED)
+def test_networks_of_the_default_exporter(name: str, tmp_path: Path) -> None:
+    """It needs a further package; what its files have besides is in OPERATORS."""
+    pytest.importorskip("onnxscript")
+    make, shape = EXPORTED[name]
+    module, path, x = torch_nets.drawn(make).float(), tmp_path / "net.onnx", torch.from_numpy(f32(1, *shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (x,), path, verbose=False)
+    with torch.no_grad():
+        close(from_onnx(path)(x.numpy()), module(x).numpy())
+
+
 def test_a_layer_that_is_used_twice_stays_one(tmp_path: Path) -> None:
     nodes = [("Conv", ["x", "a.weight", "b"], "c", {}), ("Relu", ["c"], "r", {}), ("Conv", ["r", "a.weight", "b"], "y", {})]
     model = from_onnx(write(tmp_path / "net.onnx", nodes, {"a.weight": f32(1, 2, 2, 1, 1), "b": f32(2, 2)}, N))
     assert model.layer("a") is model.layer("a_1") and set(model.named_parameters()) == {"a.weight", "a.bias"}
+
+
+MATMUL, SECOND = ("MatMul", ["x", "w.weight"], "a", {}), ("MatMul", ["r", "w.weight"], "d", {})
+BETWEEN = ("Relu", ["b"], "r", {})
+
+
+@pytest.mark.parametrize(("nodes", "layers"), [
+    ([MATMUL, ("Add", ["a", "p"], "b", {}), BETWEEN, ("MatMul", ["r", "w.weight"], "y", {})], 2),
+    ([("MatMul", ["x", "w.weight"], "b", {}), BETWEEN, SECOND, ("Add", ["p", "d"], "y", {})], 2),
+    ([MATMUL, ("Add", ["a", "p"], "b", {}), BETWEEN, SECOND, ("Add", ["d", "q"], "y", {})], 2),
+    ([MATMUL, ("Add", ["a", "p"], "b", {}), BETWEEN, SECOND, ("Add", ["d", "p"], "y", {})], 1),
+    ([("Gemm", ["x", "w.weight"], "a", {}), ("Add", ["a", "p"], "b", {}), BETWEEN, ("Gemm", ["r", "w.weight"], "y", {})], 2),
+    ([("Gemm", ["x", "w.weight"], "b", {}), BETWEEN, ("Gemm", ["r", "w.weight", "p"], "y", {})], 2),
+], ids=["bias, none", "none, bias", "two biases", "one bias", "gemm: bias, none", "gemm: none, bias"])  # fmt: skip
+def test_a_bias_belongs_to_the_product_that_it_is_added_to(nodes: list[Any], layers: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "net.onnx", nodes, {"w.weight": f32(1, 4, 4), "p": f32(2, 4), "q": f32(3, 4)}, ("N", 4))
+    model, x = from_onnx(path), f32(4, 3, 4)
+    close(model(x), run(path, x))
+    found = [layer for _, layer in model.layers() if isinstance(layer, nn.Linear)]
+    assert len(found) == 2 and len(set(map(id, found))) == layers
+    weights = [layer.weight for layer in found]
+    assert layers == 1 or not np.shares_memory(*weights), "each learns for itself"
+
+
+@pytest.mark.parametrize("factor", [1.3, 0.7, 0.6, 1.1, 1 / 3, 2 / 3, 2.7, 1.05, 1 / 7, 0.123456789])
+def test_a_factor_of_float32_gives_the_cells_that_pytorch_takes(factor: float, tmp_path: Path) -> None:
+    """In one dimension: in two PyTorch takes the cells as they are where rounding down leaves their number."""
+    node = ("Resize", ["x", "", "f"], "y", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})
+    path = write(tmp_path / "net.onnx", [node], {"f": np.array([1, 1, factor], np.float32)}, ("N", 1, "L"))
+    model = from_onnx(path)
+    for n in range(9, 60):
+        x = np.arange(n, dtype=np.float32)[None, None]
+        expected = torch.nn.functional.interpolate(torch.from_numpy(x), scale_factor=factor).numpy()
+        np.testing.assert_array_equal(model(x), expected, err_msg=str(n))
+        assert run(path, x).shape == expected.shape
 
 
 @given(drawn=layers(2))
@@ -250,6 +303,15 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "a reshape": ([("Reshape", ["x", "s"], "y", {})], {"s": i64(0, 7, -1)}, r"Reshape to [0, 7, -1]; expected (N, all the rest)"),
     "a reshape that mixes images": ([("Reshape", ["x", "s"], "y", {})], {"s": i64(-1, 56)}, "Reshape to [-1, 56]"),
     "a reshape to one image": ([("Reshape", ["x", "s"], "y", {})], {"s": i64(1, -1)}, "Reshape to [1, -1]"),
+    "a reshape to nothing": ([("Reshape", ["x", "s"], "y", {"allowzero": 1})], {"s": i64(0, -1)},
+                             "Reshape with allowzero=1; expected 0"),
+    "a resizing to another number of channels": ([("Resize", ["x", "", "", "n"], "y", {})], {"n": i64(2, 4, 9, 5)},
+                                                 "Resize without scales, or fixed sizes"),
+    "a resizing that keeps its aspect": ([("Resize", ["x", "", "f"], "y", {"keep_aspect_ratio_policy": "not_larger"})],
+                                         {"f": np.array([1, 1, 2, 2], np.float32)},
+                                         "Resize with keep_aspect_ratio_policy=not_larger; expected stretch"),
+    "arithmetic on shapes": ([("Shape", ["x"], "s", {}), ("Neg", ["s"], "n", {}), ("Relu", ["x"], "y", {})], {},
+                             "Neg of a shape (n)"),
     "half precision": ([("Conv", ["x", "w"], "y", {})], {"w": W.astype(np.float16)},
                        "weights of float16; expected float32 or float64"),
     "weights that are computed": ([("Conv", ["x", "x"], "y", {})], {}, "weights that are not constants"),

@@ -7,6 +7,7 @@ An attribute that nobody has asked for is refused, so that no option is dropped 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from math import inf, prod
 from typing import Any
 
@@ -76,14 +77,15 @@ def matmul(op: Op) -> Layer:
     return _linear(np.ascontiguousarray(op.needed(1, None, None).T))
 
 
-def add_bias(layer: Layer, bias: np.ndarray) -> bool:
-    """Give the bias to a layer that has none, if it is one number an output; whether that was so."""
+def with_bias(layer: Any, bias: np.ndarray) -> nn.Linear | None:
+    """A layer with the bias beside one that has none, if it is one number an output; the other may stand elsewhere, too."""
     if not isinstance(layer, nn.Linear) or layer.bias is not None or bias.dtype != layer.weight.dtype:
-        return False
+        return None
     if bias.shape[-1:] != (layer.out_features,) or bias.size != layer.out_features:
-        return False
-    layer.bias = np.array(bias.reshape(-1))
-    return True
+        return None
+    biased = _linear(layer.weight.copy())
+    biased.bias = np.array(bias.reshape(-1))
+    return biased
 
 
 def batch_norm(op: Op) -> Layer:
@@ -191,8 +193,10 @@ def flatten(op: Op) -> Layer:
 
 def reshape(op: Op) -> Layer:
     shape = op.constant(1, "shape")
-    op.expect("allowzero", 0)
     given = list(np.atleast_1d(shape)) if shape is not None else []
+    if 0 in given:                                              # "as it is", unless this makes it "none"
+        op.expect("allowzero", 0)
+    op.get("allowzero")
     if len(given) == 2 and not isinstance(given[1], Dim):
         batch, features = given
         if isinstance(batch, Dim) or (batch == 0 and features == -1):
@@ -241,6 +245,17 @@ def pad(op: Op) -> Layer:
     return nn.Pad([end for pair in reversed(ends) for end in pair], names[mode], float(value) if mode == "constant" else None)
 
 
+def _factor(scale: Any) -> float:
+    """The number that a file has as float32: 1.3 and not 1.29999995, by which ten cells would become twelve."""
+    simple = float(Fraction(float(scale)).limit_denominator(1000))
+    return simple if np.float32(simple) == scale else float(scale)
+
+
+def _as_they_are(op: Op, sizes: Any) -> bool:
+    """Whether a resizing to these sizes leaves batch and channels."""
+    return int(sizes[0]) == op.batch and int(sizes[1]) == op.sizes()[1]
+
+
 def resize(op: Op) -> Layer:
     mode, move = op.get("mode", "nearest"), op.get("coordinate_transformation_mode", "half_pixel")
     rounding = op.get("nearest_mode", "round_prefer_floor")
@@ -248,21 +263,27 @@ def resize(op: Op) -> Layer:
         op.get(name)
     op.expect("exclude_outside", 0)
     op.expect("antialias", 0)
+    op.expect("keep_aspect_ratio_policy", "stretch")
     if op.kind == "Upsample":                                   # opset 9: scales come second, and the rule is this one
         scales, move, rounding = op.constant(1, "scales"), "asymmetric", "floor"
     else:
         scales = op.constant(2, "scales")
-    if scales is None or np.size(scales) not in (3, 4, 5) or list(scales[:2]) != [1, 1] or np.size(op.constant(3, "sizes", ())):
-        raise Refused("without scales for the axes behind batch and channels")
-    factors = tuple(float(s) for s in scales[2:])
-    whole = all(f == int(f) for f in factors)
+    sizes = op.constant(3, "sizes", ())
+    whole = False
+    if np.size(sizes) in (3, 4, 5) and not any(isinstance(n, Dim) for n in sizes) and _as_they_are(op, sizes):
+        how: dict[str, Any] = {"size": tuple(int(n) for n in sizes[2:])}
+    elif scales is not None and np.size(scales) in (3, 4, 5) and list(scales[:2]) == [1, 1] and not np.size(sizes):
+        factors = tuple(_factor(s) for s in scales[2:])
+        how, whole = {"scale_factor": factors}, all(f == int(f) for f in factors)
+    else:
+        raise Refused("without scales, or fixed sizes, for the axes behind batch and channels")
     if mode == "linear" and move in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        name = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(factors)]
-        return nn.Upsample(scale_factor=factors, mode=name, align_corners=move == "align_corners")
+        name = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(next(iter(how.values())))]
+        return nn.Upsample(**how, mode=name, align_corners=move == "align_corners")
     if mode == "nearest" and (move, rounding) == ("asymmetric", "floor"):
-        return nn.Upsample(scale_factor=factors)
+        return nn.Upsample(**how)
     if mode == "nearest" and whole and (move, rounding) == ("half_pixel", "round_prefer_floor"):
-        return nn.Upsample(scale_factor=factors, mode="nearest-exact")
+        return nn.Upsample(**how, mode="nearest-exact")
     raise Refused(f"with mode={mode}, {move}, {rounding}")
 
 

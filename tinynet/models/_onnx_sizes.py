@@ -55,6 +55,8 @@ def _most(op: Any, shape: tuple[int, ...]) -> float:
         grown = [n + sum(max(end, 0) for end in op.pad[2 * i : 2 * i + 2]) for i, n in enumerate(reversed(shape))]
         return prod(grown)
     if isinstance(op, Upsample):
+        if op.size is not None:
+            return prod(shape[:2]) * prod(op.size)              # type: ignore[arg-type]
         return prod(shape) * prod(op.scale_factor)              # type: ignore[arg-type]
     if isinstance(op, _Conv):
         spans = zip(shape[2:], op.stride, op.kernel_size, op.dilation, op.padding, strict=True)

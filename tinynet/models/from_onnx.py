@@ -12,9 +12,9 @@ import numpy as np
 
 from ..data.preprocessing import Preprocessing
 from ..errors import FileError, TinynetError
-from ..nn import Concat, Layer, Linear, Residual
+from ..nn import Concat, Layer, Residual
 from ._onnx_constants import FOLDED
-from ._onnx_layers import OPERATORS, add_bias
+from ._onnx_layers import OPERATORS, with_bias
 from ._onnx_op import Dim, Op, Refused
 from ._onnx_sizes import Sizes, axes_after
 from ._onnx_writing import import_onnx
@@ -210,6 +210,8 @@ class _Reading:
     def tensor(self, kind: str, node: Any, attributes: dict[str, Any]) -> None:
         """An operator on tensors: nodes of ours."""
         tensors = [name for name in node.input if name and name not in self.constants]
+        if any(name in self.shapes_of for name in tensors):
+            raise Refused("of a shape")
         for name in tensors:
             if name not in self.axes:
                 raise FileError(f"damaged: {node.name or node.output[0]} takes {name}, which nothing before it makes")
@@ -250,10 +252,12 @@ class _Reading:
                 raise Refused(f"along axis {axis}; expected 1, the channels")
         if len(tensors) < len(node.input):
             if kind == "Add" and len(tensors) == 1 and self.nodes and self.nodes[-1].name == tensors[0]:
-                constant = next(self.constants[name] for name in node.input if name in self.constants)
-                last = self.nodes[-1]
-                if self.uses[tensors[0]] == 1 and isinstance(last.op, Linear) and add_bias(last.op, constant):
-                    self.nodes[-1] = last._replace(name=out)
+                bias, last = next(name for name in node.input if name in self.constants), self.nodes[-1]
+                mark = (id(last.op), bias)
+                biased = self.shared.get(mark) or with_bias(last.op, self.constants[bias])
+                if self.uses[tensors[0]] == 1 and biased is not None:
+                    self.shared[mark] = biased
+                    self.nodes[-1] = last._replace(name=out, op=biased)
                     self.axes[out] = self.axes[tensors[0]]
                     return
             raise Refused("of a constant")
