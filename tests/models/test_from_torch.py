@@ -212,6 +212,15 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda x: x[:, :, 1::2], r"subsample: operator.getitem other than"),
     (lambda x: F.avg_pool2d(x, x.size()[3]), r"avg_pool2d: .*an argument that depends on the input"),
     (lambda x: F.avg_pool2d(x, F.relu(x).shape[2:]), r"avg_pool2d: .*an argument that depends on the input"),
+    (lambda x: torch.cat(x.chunk(2, 1), 1), r"chunk: Tensor.chunk"),
+    (lambda x: torch.cat(torch.split(x, 2, 1), 1), r"split: torch.functional.split"),
+    (lambda x: torch.add(x, F.relu(x), out=x), r"add: torch.add with out="),
+    (lambda x: torch.cat([x, x], dim=1, out=x), r"cat: torch.cat with out="),
+    (lambda x: torch.cat([x, x], -1), r"cat: torch.cat along axis -1; expected axis 1"),
+    (lambda x: x.squeeze(-1), r"squeeze: Tensor.squeeze of axes -1; expected \(2, 3\) behind a pooling to one cell"),
+    (lambda x: F.adaptive_avg_pool2d(x, 1).squeeze(), r"of all axes; expected"),
+    (lambda x: F.adaptive_avg_pool2d(x, (1, 2)).squeeze(2), r"squeeze: Tensor.squeeze of axes 2"),
+    (lambda x: F.adaptive_avg_pool2d(x, 1).squeeze(1), r"squeeze: Tensor.squeeze of axes 1"),
 ]
 
 
@@ -257,6 +266,32 @@ def test_a_graph_that_is_not_series_parallel_is_refused_by_the_node() -> None:
         from_torch(Bridge())
 
 
+def test_a_module_that_is_called_with_more_than_its_input_is_refused() -> None:
+    class Up(T.Module):
+        def __init__(self, call: Callable[[T.Module, Tensor], Tensor]) -> None:
+            super().__init__()
+            self.up, self.call = T.ConvTranspose2d(2, 3, 3, stride=2, padding=1), call
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.call(self.up, x)
+
+    for call in (lambda up, x: up(x, output_size=(10, 8)), lambda up, x: up(x, [10, 8])):
+        with pytest.raises(ArgumentError, match="up: ConvTranspose2d called with more than its input"):
+            from_torch(Up(call))
+    from_torch(Up(lambda up, x: up(input=x)).double(), check=values(0, (1, 2, 5, 4)))
+
+
+def test_axes_that_are_known_may_be_counted_from_the_end() -> None:
+    x = values(0, (2, 2, 5, 4))
+    for call in (
+        lambda x: torch.cat([x, F.relu(x)], -3), lambda x: torch.cat([x.flatten(1), F.relu(x).flatten(1)], dim=-1),
+        lambda x: F.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1), lambda x: F.adaptive_avg_pool2d(x, (1, 1)).squeeze((2, 3)),
+        lambda x: torch.squeeze(x.mean((2, 3), True), dim=2), lambda x: F.relu(F.adaptive_avg_pool2d(x, 1).squeeze(3).squeeze(2)),
+        lambda x: torch.cat([x.flatten(2), x.flatten(-2)], -2),
+    ):  # fmt: skip
+        from_torch(Calls(call).double(), check=x)
+
+
 def test_changes_in_place_are_followed_or_refused() -> None:
     def later(x: Tensor) -> Tensor:                             # another name of the same tensor sees the change
         y = x
@@ -274,6 +309,19 @@ def test_changes_in_place_are_followed_or_refused() -> None:
     with pytest.raises(ArgumentError,
                        match=r"relu: torch.nn.functional.relu in place, while flatten, a view of it, is used later"):
         from_torch(Calls(view))
+
+    def part(x: Tensor) -> Tensor:
+        y = F.relu(x[:, :, ::2, ::2], inplace=True)
+        return torch.cat([F.avg_pool2d(x, 1, 2), y], 1)
+
+    def part_of_what_changes(x: Tensor) -> Tensor:
+        y = x[:, :, ::2, ::2]
+        return F.avg_pool2d(F.relu_(x), 1, 2) + y
+
+    for call in (part, part_of_what_changes):
+        with pytest.raises(ArgumentError, match=r"relu_?: torch.* in place, while .*, a view of it, is used later"):
+            from_torch(Calls(call))
+    from_torch(Calls(lambda x: F.relu(x[:, :, ::2, ::2], inplace=True)).double(), check=x)
 
 
 def test_modules_that_are_not_what_they_seem_are_refused() -> None:

@@ -15,7 +15,8 @@ import numpy as np
 
 from .. import nn
 from ..nn import Layer, init
-from ._onnx_op import Dim, Op, Refused, numbers, padding
+from ._onnx_op import Dim, Op, numbers, padding
+from .graph import Refused
 
 
 def _pad(low: Sequence[int], high: Sequence[int], value: float) -> tuple[str, Layer]:
@@ -205,15 +206,18 @@ def reshape(op: Op) -> Layer:
             whole = batch in (0, -1, op.batch) and features in ((-1,) if batch != -1 else ()) + (prod(op.sizes()[1:]),)
         if whole:
             return nn.Flatten()
+    if len(given) > 2 and given == [0] * (len(given) - 1) + [-1] and (op.axes or 0) > len(given):
+        return nn.Flatten(len(given) - 1)
     raise Refused(f"to {['N' if isinstance(v, Dim) else int(v) for v in given]}; expected (N, all the rest)")
 
 
 def squeeze(op: Op) -> Layer:
     axes = op.constant(1, "axes")
-    given = {int(a) % 4 for a in np.atleast_1d(axes)} if axes is not None else set()
-    if op.axes != 4 or given != {2, 3} or op.sizes()[2:] != (1, 1):
+    n = op.axes or 2
+    given = {int(a) % n for a in np.atleast_1d(axes)} if axes is not None else set()
+    if not given or min(given) < 2 or set(op.sizes()[2:]) != {1}:
         raise Refused(f"of the axes {axes}; expected (2, 3), of one cell")
-    return nn.Flatten()
+    return nn.Flatten(n - 1 - len(given), -1)
 
 
 def every_other(op: Op) -> Layer:

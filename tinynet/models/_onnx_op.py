@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-
-class Refused(Exception):
-    """Why an operator has no counterpart."""
+from .graph import Refused
 
 
 class Op:

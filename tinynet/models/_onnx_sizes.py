@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..nn import AdaptiveAvgPool2d, Concat, Flatten, Layer, Pad, Upsample
+from ..nn import Concat, Layer, Pad, Upsample
 from ..nn.conv import _Conv
-from ._onnx_op import Refused
-from .graph import Node
+from .graph import Node, Refused
 
 _LARGEST = 1 << 26
 """Numbers of a tensor that is worked out to know its size."""
@@ -62,13 +60,3 @@ def _most(op: Any, shape: tuple[int, ...]) -> float:
         spans = zip(shape[2:], op.stride, op.kernel_size, op.dilation, op.padding, strict=True)
         return shape[0] * op.out_channels * prod(n * s + k * d + 2 * p for n, s, k, d, p in spans)
     return prod(shape)
-
-
-def axes_after(layer: Layer, before: int | None) -> int | None:
-    """How many axes a layer's output has."""
-    kind = type(layer).__name__
-    if isinstance(layer, Flatten):
-        return 2
-    if isinstance(layer, AdaptiveAvgPool2d):
-        return 4
-    return int(kind[-2]) + 2 if re.fullmatch(r"(Conv|ConvTranspose|MaxPool|AvgPool)[123]d", kind) else before

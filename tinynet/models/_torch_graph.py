@@ -10,9 +10,9 @@ from torch import fx
 
 from ..errors import ArgumentError, TinynetError
 from ..nn import AdaptiveAvgPool2d, AvgPool2d, Concat, Flatten, Layer, Residual
-from ._torch_layers import ALIASES, FUNCTIONS, Refused, converter
+from ._torch_layers import ALIASES, FUNCTIONS, converter
 from ._torch_trace import Root, Tracer, looking
-from .graph import Graph, Node
+from .graph import Graph, Node, Refused, axes_after
 
 _CAT, _ADD = ("cat", "concat", "concatenate"), ("add", "add_", "iadd")
 _PLAIN = {"add_": "add", "iadd": "add", "getitem": "subsample"}
@@ -52,6 +52,8 @@ class _Reading:
         self.input = self.output = ""
         self.value: dict[fx.Node, str] = {}                     # what a tensor of fx is now, after changes in place
         self.storage: dict[fx.Node, fx.Node] = {}               # the tensor that it is a view of, or itself
+        self.axes: dict[fx.Node, int | None] = {}               # how many it has, where that is known
+        self.ones: dict[fx.Node, int] = {}                      # how many of its last axes are of one cell, where that is known
         self.sizes: dict[fx.Node, Any] = {}                     # a shape: None; one number of it, or some: which
         self.layers: dict[int, Layer] = {}                      # by module
         self.owners: dict[int, tuple[Any, Layer, str]] = {}     # by parameter: all parameters and options of its layer
@@ -106,10 +108,14 @@ class _Reading:
                 inplace = getattr(module, "inplace", False)
                 self.only(node, tensors, node.args[1:], node.kwargs)
                 steps = [("", self.layer(path, module))]
+                if node.args[1:] or node.kwargs.keys() - {"input"}:
+                    raise Refused("called with more than its input")
             elif name in _CAT or name in _ADD:
-                steps = [("", self.join(node, name, tensors))]
+                steps = [("", self.join(node, name))]
             elif name in ("view", "reshape"):
                 steps = [("", self.reshape(node))]
+            elif name == "squeeze":
+                steps = [("", self.squeeze(node))]
             elif name == "getitem":
                 steps = [("", self.every_other(node))]
             elif name == "avg_pool2d" and self.is_whole(node):
@@ -134,13 +140,17 @@ class _Reading:
         """The node's layers into the graph, and what it changes in place."""
         inputs = self.operands(node) if steps and not isinstance(steps[0][1], Layer) else tensors[:1]
         names = [self.value[n] for n in inputs]
-        result = names[0] if names else node.name
+        result, axes = names[0] if names else node.name, next((self.axes[n] for n in tensors if self.axes.get(n)), None)
         for i, (suffix, op) in enumerate(steps):
+            axes = axes_after(op, axes) if isinstance(op, Layer) else axes
+            if isinstance(op, AdaptiveAvgPool2d) and op.output_size in (1, (1, 1)):
+                self.ones[node] = 2
             result = node.name if i == len(steps) - 1 else f"{node.name}:{i}"
             self.nodes.append(Node(result, self.names(path + suffix) if suffix else path, op, tuple(names)))
             names = [result]
         source = tensors[0] if tensors else node
-        view = bool(steps) and isinstance(steps[-1][1], ALIASES) and self.called(node) != "clone"
+        name = self.called(node)
+        view = name == "getitem" or (bool(steps) and isinstance(steps[-1][1], ALIASES) and name != "clone")
         self.storage[node] = self.storage.get(source, node) if inplace or view else node
         if inplace and tensors:
             before = self.value[source]
@@ -150,7 +160,7 @@ class _Reading:
                 elif self.storage[other] is self.storage[source] and any(self.place[n] > self.place[node] for n in other.users):
                     what = self.words(node)
                     self.problems.append(f"{path}: {what} in place, while {other.name}, a view of it, is used later")
-        self.value[node] = result
+        self.value[node], self.axes[node] = result, axes
 
     def called(self, node: fx.Node) -> str:
         if node.op == "call_module":
@@ -182,15 +192,20 @@ class _Reading:
     def operands(self, node: fx.Node) -> list[Any]:
         """The tensors that a join takes, in order."""
         if self.called(node) in _CAT:
-            return list(node.args[0] if node.args else node.kwargs["tensors"])      # type: ignore[arg-type]
+            given: Any = node.args[0] if node.args else node.kwargs["tensors"]
+            return list(given) if isinstance(given, (tuple, list)) else []
         return [node.args[0] if node.args else node.kwargs["input"], *node.args[1:], *(
             [node.kwargs["other"]] if "other" in node.kwargs else [])]
 
-    def join(self, node: fx.Node, name: str, tensors: list[fx.Node]) -> Any:
+    def join(self, node: fx.Node, name: str) -> Any:
+        unknown = node.kwargs.keys() - ({"tensors", "dim", "axis"} if name in _CAT else {"input", "other", "alpha"})
+        if unknown:
+            raise Refused(f"with {min(unknown)}=")
         operands = self.operands(node)
         if name in _CAT:
-            dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
-            if dim != 1:
+            dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
+            axes: Any = next((self.axes[n] for n in operands if self.axes.get(n)), None)
+            if dim != 1 and (axes is None or dim % axes != 1):
                 raise Refused(f"along axis {dim}; expected axis 1, the channels")
         elif node.kwargs.get("alpha", 1) != 1:
             raise Refused(f"with alpha={node.kwargs['alpha']}")
@@ -210,6 +225,16 @@ class _Reading:
             if batch == -1 and isinstance(features, int) and self.feeds(node, features):
                 return Flatten()
         raise Refused(f"to {given}; expected (x.size(0), -1), or write flatten(1)")
+
+    def squeeze(self, node: fx.Node) -> Layer:
+        """Flatten: squeeze(-1), squeeze((2, 3)) of what a pooling to one cell has left."""
+        source: Any = node.args[0] if node.args else node.kwargs["input"]
+        given: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        ones, dims = self.ones.get(source, 0), given if isinstance(given, (tuple, list)) else [given]
+        if not all(isinstance(d, int) and d % (2 + ones) >= 2 for d in dims):
+            raise Refused(f"of {'all axes' if given is None else f'axes {given}'}; expected (2, 3) behind a pooling to one cell")
+        self.ones[node] = left = ones - len(dims)
+        return Flatten(1 + left, 1 + ones)
 
     def every_other(self, node: fx.Node) -> Layer:
         """x[:, :, ::2, ::2] is a pooling of windows of one cell."""

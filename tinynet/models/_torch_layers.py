@@ -14,11 +14,7 @@ import torch
 
 from .. import nn
 from ..nn import Layer, init
-
-
-class Refused(Exception):
-    """Why something of PyTorch has no counterpart."""
-
+from .graph import Refused
 
 T = torch.nn
 

@@ -15,10 +15,10 @@ from ..errors import FileError, TinynetError
 from ..nn import Concat, Layer, Residual
 from ._onnx_constants import FOLDED
 from ._onnx_layers import OPERATORS, with_bias
-from ._onnx_op import Dim, Op, Refused
-from ._onnx_sizes import Sizes, axes_after
+from ._onnx_op import Dim, Op
+from ._onnx_sizes import Sizes
 from ._onnx_writing import import_onnx
-from .graph import Graph, Names, Node, to_containers
+from .graph import Graph, Names, Node, Refused, axes_after, to_containers
 from .to_onnx import KEY
 
 _OLDEST = 7

@@ -11,12 +11,17 @@ The paths of the layers are kept: `layer1.0.conv1` stands in containers layer1 a
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ArgumentError
-from ..nn import Concat, Layer, Residual, Sequential
+from ..nn import AdaptiveAvgPool2d, Concat, Flatten, Layer, Residual, Sequential
+
+
+class Refused(Exception):
+    """Why something of another library has no counterpart; the reader of its graph adds where."""
 
 
 class Node(NamedTuple):
@@ -65,6 +70,18 @@ class Names:
 def clean(path: str) -> str:
     """The path without leading underscores of its parts (they would be hidden) and without empty parts."""
     return ".".join(part.lstrip("_") or "layer" for part in path.split(".") if part)
+
+
+def axes_after(layer: Layer, before: int | None) -> int | None:
+    """How many axes a layer's output has, as far as that can be told. before: of its input."""
+    kind = type(layer).__name__
+    if isinstance(layer, Flatten):
+        if (layer.start_dim, layer.end_dim) == (1, -1):
+            return 2
+        return None if before is None else before - (layer.end_dim % before - layer.start_dim % before)
+    if isinstance(layer, AdaptiveAvgPool2d):
+        return 4
+    return int(kind[-2]) + 2 if re.fullmatch(r"(Conv|ConvTranspose|MaxPool|AvgPool)[123]d", kind) else before
 
 
 def to_containers(graph: Graph) -> Layer:
