@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
     parser.add_argument("--output", default="runs/cat", help="folder for what is written (default: runs/cat)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew also where an unfinished or another training is")
     options = parser.parse_args()
 
     # What to train on, and how.
@@ -41,11 +42,10 @@ def main() -> None:
     print(parts.description)
 
     # Train, evaluate, write the files. tinynet/train/trainer.py has the loop, tinynet/models/catnet.py the network.
-    command = " ".join(["python", sys.argv[0], *(word for word in sys.argv[1:] if word != "--resume")])
+    command = " ".join(["python", sys.argv[0], *(word for word in sys.argv[1:] if word not in ("--resume", "--overwrite"))])
     result = train_classifier(
-        parts, recipe, options.output, seed=options.seed, epochs=options.epochs, resume=options.resume,
-        positive="cat" if "cat" in parts.train.classes else None,
-        command=command,
+        parts, recipe, options.output, seed=options.seed, epochs=options.epochs, command=command,
+        resume=options.resume, overwrite=options.overwrite, positive="cat" if "cat" in parts.train.classes else None,
     )
 
     # What its units have learned to see: the photos that excite them most, each with its way back to pixels.

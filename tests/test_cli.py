@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from tinynet import nn
 from tinynet.cli import app
 from tinynet.models import load_model
+from tinynet.train import load_checkpoint, save_checkpoint
 
 
 def run(*words: Any) -> Any:
@@ -139,6 +140,18 @@ def test_resume_goes_on(photos, trained, tmp_path):
     assert "epoch 9/9" in result.output and "epoch 1/9" not in result.output
 
 
+def test_an_unfinished_training_is_replaced_only_when_told_to(photos, trained, tmp_path):
+    output = shutil.copytree(trained, tmp_path / "run")
+    last = load_checkpoint(output / "last.safetensors")
+    last.record["state"]["epochs"] = 54                         # as if it had been interrupted on its way to these
+    save_checkpoint(output / "last.safetensors", last)
+    words = ["train", "--data", photos, "--size", 32, "--epochs", 1, "--output", output, "--workers", 1]
+    ways = "--resume goes on with it, --overwrite replaces it, or give another --output"
+    assert refused(*words) == f"tinynet: {output / 'last.safetensors'}: holds an unfinished training (8 of 54 epochs); {ways}"
+    assert run(*words, "--overwrite").exit_code == 0
+    assert load_checkpoint(output / "last.safetensors").record["state"]["epoch"] == 1
+
+
 def test_mistakes_with_photos(tmp_path, photos):
     assert "no such folder" in refused("train", "--data", tmp_path / "none")
     (tmp_path / "empty").mkdir()
@@ -209,7 +222,7 @@ def test_nothing_is_lost_when_the_output_cannot_be_written(photos, trained, tmp_
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("safetensors.numpy.save_file", full)
-    line = refused("train", "--data", photos, "--size", 32, "--epochs", 1, "--output", output, "--workers", 1)
+    line = refused("train", "--data", photos, "--size", 32, "--epochs", 1, "--output", output, "--workers", 1, "--overwrite")
     assert "No space left on device" in line
     assert (output / "model.safetensors").read_bytes() == before
     assert not [path for path in output.iterdir() if "tmp" in path.name]

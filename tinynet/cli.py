@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import backend
-from .cli_common import Data, Device, Model, Photos, Workers, app, at_least, model_and, plainly
+from .cli_common import Data, Device, Model, Photos, Workers, app, at_least, command_line, model_and, plainly
 from .errors import ArgumentError, TinynetError, some
 
 
@@ -29,10 +28,13 @@ def train(
     per_class: Annotated[int | None, typer.Option(
         help="Draw that many photos of each class; 0: all. Default: 600 if --size 224 is given (the protocol of the original "
         "system), otherwise all.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times through the photos. Default: the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(
+        help="Times through the photos. Default: the recipe's, or with --resume those that the run was to have.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     output: Annotated[Path, typer.Option(help="The folder for the model, curves, figures and checkpoints.")] = Path("runs/cat"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder.")] = False,
+    overwrite: Annotated[bool, typer.Option(
+        "--overwrite", help="Begin anew also where the output folder holds an unfinished or another training.")] = False,
     workers: Workers = None,
     device: Device = "cpu",
     precision: Annotated[str, typer.Option(
@@ -63,12 +65,10 @@ def train(
         draw = (600 if protocol else None) if per_class is None else (per_class or None)
         parts = folder_parts(data, test, per_class=draw, cache=recipe.cache, seed=seed, progress=True)
     print(parts.description)
-    words = ["tinynet", *sys.argv[1:]]
     with backend.gpu_options(precision=precision):
         train_classifier(
-            parts, recipe, output, seed=seed, epochs=epochs, workers=workers, resume=resume, device=device,
-            positive="cat" if "cat" in parts.train.classes else None,
-            command=shlex.join(word for word in words if word != "--resume"), start=begun, freeze=freeze,
+            parts, recipe, output, seed=seed, epochs=epochs, workers=workers, resume=resume, overwrite=overwrite, device=device,
+            positive="cat" if "cat" in parts.train.classes else None, command=command_line(), start=begun, freeze=freeze,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,11 @@ def model_and(words: list[Path], needed: str = "", device: str = "cpu") -> tuple
     if len(words) == given and needed:
         raise ArgumentError(f"expected {needed} after the model {words[0]}")
     return trained, words[given:]
+
+
+def command_line() -> str:
+    """The command as it was given, but for what it says of an earlier run: what made a result, to be kept beside it."""
+    return shlex.join(["tinynet", *(word for word in sys.argv[1:] if word not in ("--resume", "--overwrite"))])
 
 
 def at_least(**options: tuple[int | None, int]) -> None:

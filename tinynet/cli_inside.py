@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .cli_common import Device, Model, Photos, Workers, app, at_least, model_and, plainly
+from .cli_common import Device, Model, Photos, Workers, app, at_least, command_line, model_and, plainly
 from .errors import ArgumentError
 
 
@@ -39,7 +38,7 @@ def explain(
     made = explain_photos(
         trained, paths, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
         units=units, target=target, mask=mask, box=None if box is None else _box(box),
-        command=shlex.join(["tinynet", *sys.argv[1:]]),
+        command=command_line(),
     )
     for line in (*made.failed, *([made.warning] if made.warning else [])):
         print(f"tinynet: {line}", file=sys.stderr)
@@ -83,7 +82,7 @@ def atlas(
         trained, photos, output, layers=[name for given in layers or [] for name in given.split(",") if name] or None,
         units=units or None, workers=workers, resume=resume,
         photos=f"{len(photos):,} {f'photos of {rest[0].resolve().name}' if rest else 'embedded photos'}",
-        command=shlex.join(word for word in ["tinynet", *sys.argv[1:]] if word != "--resume"),
+        command=command_line(),
     )
     if made.warning:
         print(f"tinynet: {made.warning}", file=sys.stderr)
@@ -107,6 +106,8 @@ def study(
     seed: Annotated[int, typer.Option(help="Of which photos are taken, and of what is drawn.")] = 0,
     workers: Workers = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option(
+        "--overwrite", help="Begin anew also where the output folder holds a study that was interrupted.")] = False,
     device: Device = "cpu",
 ) -> None:
     """Do the experiments of Zeiler & Fergus (2014) on a model: occlusion, invariance, filters, transfer and the rest."""
@@ -120,7 +121,7 @@ def study(
     made = run_study(
         trained, photos, output, epochs=train, quick=quick, boxes=None if boxes is None else read_boxes(boxes), seed=seed,
         others=None if transfer is None else ImageFolder(transfer), workers=workers, resume=resume,
-        command=shlex.join(word for word in ["tinynet", *sys.argv[1:]] if word != "--resume"),
+        overwrite=overwrite, command=command_line(),
     )
     print("\n" + "\n\n".join(made.findings))
     print(f"\n{made.output / 'figures.json'}\n{made.output / 'findings.txt'}")

@@ -172,8 +172,16 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(tmp_path: Path, monkeypatch: 
     state = Path("out") / STATE
     words = f"interrupted at invariance; what was found is in {state}: resume (--resume) to go on from it"
     assert result.stderr == f"\ntinynet: {words}\n"
+    result = CliRunner().invoke(app, command)
+    ways = "--resume goes on with it, --overwrite replaces it, or give another output folder"
+    assert result.exit_code == 2 and result.stderr == f"tinynet: {state}: holds 4 results of an unfinished study; {ways}\n"
     result = CliRunner().invoke(app, [*command, "--resume"])
     assert result.exit_code == 0, result.output
+    kept = json.loads(state.read_text())
+    assert kept.pop("finished") is True
+    assert CliRunner().invoke(app, command).exit_code == 0, "a finished one may be done again"
+    state.write_text(json.dumps(kept))
+    assert CliRunner().invoke(app, [*command, "--overwrite"]).exit_code == 0
     other = CliRunner().invoke(app, [*command, "--resume", "--seed", "1"])
     assert other.exit_code == 2 and "the state of another study" in other.stderr
     state.write_text("{")

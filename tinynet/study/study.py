@@ -21,7 +21,7 @@ from ..models import TrainedModel
 from . import experiments
 from .training import training, transfer
 from .words import findings
-from .workbench import Skip, Workbench, plain
+from .workbench import Skip, Workbench, check_unused, plain
 
 STATE = "state.json"
 """The file in a study's folder from which it goes on after an interruption."""
@@ -42,7 +42,7 @@ class Study:
 def run_study(
     trained: TrainedModel, photos: Dataset, output: str | os.PathLike[str], *, epochs: int = 0, quick: bool = False,
     boxes: Mapping[str, Any] | None = None, others: Dataset | None = None, seed: int = 0, workers: int | None = None,
-    command: str = "", resume: bool = False, say: Callable[[str], None] = print,
+    command: str = "", resume: bool = False, overwrite: bool = False, say: Callable[[str], None] = print,
 ) -> Study:
     """Do every experiment that can be done and write pictures, figures.json and findings.txt into the folder `output`.
 
@@ -52,7 +52,10 @@ def run_study(
     seed: of which photos are taken, and of what is drawn.
     resume: go on where an earlier run with the same arguments was interrupted; each experiment is kept when it is done, the
     variants of an ablation and the layers of a transfer one by one. Raises FileError for the state of another study.
+    overwrite: begin anew also where the folder holds a study that was interrupted; without, that is an ArgumentError.
     """
+    if not resume and not overwrite:
+        check_unused(Path(output) / STATE, *(["--{}"] if command else []))
     done = Study(make_folder(output))
     why = untrained(trained.model)
     if why:
@@ -95,6 +98,7 @@ def run_study(
     }
     write_text(done.output / "figures.json", json.dumps(plain(record), indent=1, allow_nan=False) + "\n")
     write_text(done.output / "findings.txt", "\n\n".join([*done.warnings, *done.findings]) + "\n")
+    bench.finish()
     return done
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..backend import Array
 from ..data import Dataset, Subset, transforms
-from ..errors import FileError
+from ..errors import ArgumentError, FileError
 from ..files import write_text
 from ..interpret.observe import beside_model, observe
 from ..models import TrainedModel
@@ -56,9 +56,16 @@ class Workbench:
         """What make() gives, as plain JSON values; from the state if an earlier run has found it."""
         if key not in self._found:
             self._found[key] = plain(make())
-            if self.state is not None:
-                write_text(self.state, json.dumps({"question": self.question, "found": self._found}) + "\n")
+            self._write()
         return self._found[key]
+
+    def finish(self) -> None:
+        """Note in the state file that nothing is left to do."""
+        self._write(finished=True)
+
+    def _write(self, **more: bool) -> None:
+        if self.state is not None:
+            write_text(self.state, json.dumps({"question": self.question, "found": self._found, **more}) + "\n")
 
     def shown(self, count: int) -> tuple[list[np.ndarray], list[int]]:
         """Photos as the model sees them, uint8, drawn by the seed, classes in turn; and their classes (the model's own answer
@@ -110,6 +117,20 @@ class Workbench:
         return int(observe(model, x, [layer]).layers[layer].shape[1])
 
 
+def check_unused(state: Path, flag: str = "{}=True") -> None:
+    """Raise ArgumentError if the state file is of a study that is not finished. flag: how resume and overwrite are given."""
+    try:
+        record = json.loads(state.read_text(encoding="utf-8"))
+        count = 0 if record.get("finished") else len(record["found"])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):      # none, or one that nobody can go on from
+        return
+    if count:
+        raise ArgumentError(
+            f"{state}: holds {count} results of an unfinished study; {flag.format('resume')} goes on with it, "
+            f"{flag.format('overwrite')} replaces it, or give another output folder"
+        )
+
+
 def plain(value: Any) -> Any:
     """Plain JSON values; null for nan."""
     if isinstance(value, Mapping):
@@ -125,4 +146,4 @@ def plain(value: Any) -> Any:
     return value
 
 
-__all__ = ["Skip", "Workbench", "plain"]
+__all__ = ["Skip", "Workbench", "check_unused", "plain"]

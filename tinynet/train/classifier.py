@@ -15,7 +15,7 @@ import numpy as np
 from ..backend import Array, Device, array_module
 from ..data import Dataset, Loader, Relabelled, transforms
 from ..data.preprocessing import Preprocessing
-from ..errors import ArgumentError
+from ..errors import ArgumentError, nearest
 from ..files import write_text
 from ..functional import group_logsumexp
 from ..models import TrainedModel, create, names, with_classes
@@ -24,6 +24,7 @@ from ..optim import AdamW, OneCycleLR
 from .callbacks import Callback
 from .evaluation import Evaluation, evaluate
 from .features import FrozenLoader
+from .keeping import check_unused, kept_epochs
 from .photos import Parts
 from .plots import plot_confusion_matrix, plot_history, plot_predictions
 from .progress import Mode
@@ -126,17 +127,20 @@ class Classifier(NamedTuple):
 
 def train_classifier(
     photos: Parts, recipe: Recipe, output: str | os.PathLike[str],
-    *, seed: int = 0, epochs: int | None = None, workers: int | None = None, resume: bool = False, positive: str | None = None,
-    progress: Mode | None = None, say: Callable[[str], None] = print, command: str = "", callbacks: Sequence[Callback] = (),
-    start: TrainedModel | None = None, freeze: str | None = None, device: str | Device = "cpu",
+    *, seed: int = 0, epochs: int | None = None, workers: int | None = None, resume: bool = False, overwrite: bool = False,
+    positive: str | None = None, progress: Mode | None = None, say: Callable[[str], None] = print, command: str = "",
+    callbacks: Sequence[Callback] = (), start: TrainedModel | None = None, freeze: str | None = None,
+    device: str | Device = "cpu",
 ) -> Classifier:
     """Train by the recipe, evaluate on all parts, and write everything into the folder `output`.
 
     photos: from embedded_parts or folder_parts. Where classes are united (photos.unions), the network is taught the
     finer ones and a last layer unites them.
 
-    epochs: instead of the recipe's. resume: go on from output/last.safetensors. positive: the class that precision, recall and F1
-    are of (default: the mean over the classes). command: how a user calls this, for the files and the advice after Ctrl-C.
+    epochs: instead of the recipe's, or of those that a run to be resumed was to have. resume: go on from output/last.safetensors.
+    overwrite: begin anew whatever the folder holds; without, an unfinished run there, or one of another command, seed or number
+    of epochs, is an ArgumentError. positive: the class that precision, recall and F1 are of (default: the mean over the classes).
+    command: how a user calls this, for the files and the advice after Ctrl-C.
     callbacks: the Trainer's. start: a trained network to go on from instead of drawn weights. freeze: the layer up to which,
     itself included, it stays as it is; what that part gives is computed once for a few augmented views of every photo.
     device: where to compute, "cpu", "cuda", "cuda:1". A seed starts from the same weights and sees the same batches everywhere,
@@ -151,6 +155,14 @@ def train_classifier(
         classes = list(photos.unions)
         groups = [[train.classes.index(kind) for kind in kinds] for kinds in photos.unions.values()]
         arguments["groups"] = groups
+    if positive is not None and positive not in classes:
+        raise ArgumentError(f"train_classifier: no class {positive!r} to be positive; nearest: {nearest(positive, classes)}")
+    if epochs is None:
+        epochs = (kept_epochs(output) if resume else None) or recipe.epochs
+    crop, to_input = recipe.preprocessing.crop, recipe.preprocessing.to_input()
+    config = {"recipe": recipe.model, "classes": classes, "size": crop, "command": command}
+    if not resume and not overwrite:                            # before anything is computed
+        check_unused(output, config, seed, epochs, *(("--{}", "--output") if command else ()))
     rng = np.random.default_rng(seed)
     if start is not None and recipe.model not in names():       # of ONNX, say: its own layers, with another end
         whole, arguments = copy.deepcopy(with_classes(without_softmax(start.model), len(classes), rng)), {}
@@ -165,8 +177,6 @@ def train_classifier(
     base, head = (None, model) if freeze is None else split(model, freeze)
     if not head.named_parameters():
         raise ArgumentError(f"nothing is left to train with {freeze!r} and all before it frozen")
-    epochs = recipe.epochs if epochs is None else epochs
-    crop, to_input = recipe.preprocessing.crop, recipe.preprocessing.to_input()
     table = summary(model, (recipe.preprocessing.channels, crop, crop))
     say(
         f"{recipe.model}: {table.parameters:,} parameters, {table.multiply_adds / 1e6:,.1f} million multiply-adds a photo "
@@ -188,10 +198,9 @@ def train_classifier(
         head, CrossEntropyLoss(label_smoothing=recipe.label_smoothing), _optimizer(head, recipe), loader, validation,
         epochs=epochs, schedule=OneCycleLR(recipe.lr, total_steps=max(epochs * len(loader), 1), pct_start=recipe.rise),
         output=output, seed=seed, workers=workers, progress=progress, right=None if groups is None else _right(groups),
-        config={"recipe": recipe.model, "classes": classes, "size": crop, "command": command},
-        resume_hint=f"{command} --resume" if command else None, callbacks=callbacks,
+        config=config, resume_hint=f"{command} --resume" if command else None, callbacks=callbacks,
     )
-    history = trainer.fit(resume=resume)
+    history = trainer.fit(resume, overwrite=True)
 
     parts: dict[str, Dataset] = {"train": train, "validation": photos.validation}
     if photos.test is not None:
@@ -209,7 +218,7 @@ def train_classifier(
     say(figures_table(figures, {name: len(part) for name, part in parts.items()}, positive))
     trained = TrainedModel(
         whole, recipe.model, arguments, classes, recipe.preprocessing,
-        {"figures": _rounded(figures), "command": command, "seed": seed, "epochs": epochs},
+        {"figures": _rounded(figures), "command": command, "seed": seed, "epochs": len(history)},
     )
     files = {
         "model": output / "model.safetensors", "curves": output / "curves.png", "confusion matrix": output / "confusion.png",

@@ -29,6 +29,7 @@ class State:
     right: float = 0.0  # … how many were classified rightly (nan if the targets are no classes), …
     seconds: float = 0.0  # … and the time they took
     best: float | None = None  # the best value of the monitored figure
+    epochs: int | None = None  # how many the run was to have when this was written
 
 
 def capture(trainer: Trainer) -> Checkpoint:
@@ -37,7 +38,8 @@ def capture(trainer: Trainer) -> Checkpoint:
         "seed": trainer.seed,
         "workers": trainer._shards.workers,
         "loader": _loader_facts(trainer.train_loader),
-        "state": asdict(trainer.state),
+        "state": {**asdict(trainer.state), "epochs": trainer.epochs},
+        "stopped": trainer.stop_reason,
         "history": trainer.history.to_dicts(),
         "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in trainer.callbacks],
         "config": trainer.config,

@@ -26,6 +26,7 @@ from .evaluation import Loss, evaluate, reference_array
 from .figures import StepFigures
 from .history import EpochRecord, History
 from .interrupt import PatientInterrupt, TrainingInterrupted
+from .keeping import check_unused
 from .progress import Mode, Progress
 from .queue import QueuedStep, StepQueue
 from .state import State, capture, restore
@@ -108,11 +109,13 @@ class Trainer:
         self._queue = StepQueue(self)
         self._updating = False  # whether parameters and counts are on the way from one step to the next
 
-    def fit(self, resume: str | os.PathLike[str] | bool = False) -> History:
+    def fit(self, resume: str | os.PathLike[str] | bool = False, overwrite: bool = False) -> History:
         """Train up to `epochs` and return the history. A second call goes on from where the first one ended.
 
         resume: a checkpoint to start from; True: last.safetensors in the output folder. The run then gives the same
         bits as one that was never stopped, also when it was stopped in the middle of an epoch.
+        overwrite: begin anew whatever the output folder holds. Without, a run there that is not finished, or is of another
+        config, seed or number of epochs, is an ArgumentError.
         Raises TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C, NonFiniteError for a loss or gradient that is
         not finite, FileError if a checkpoint cannot be read or written, ArgumentError if it belongs to another run.
         """
@@ -120,6 +123,8 @@ class Trainer:
             raise ArgumentError("Trainer.fit: resume=True needs an output folder; give the path of a checkpoint")
         if resume:
             self.load(self._file("last.safetensors") if resume is True else resume)
+        elif self.output is not None and not self.state.step and not overwrite:
+            check_unused(self.output, self.config, self.seed, self.epochs)
         if self._updating:
             raise ArgumentError("Trainer.fit: the model holds half a step; resume from a checkpoint")
         if self.output is not None:
@@ -132,6 +137,7 @@ class Trainer:
             batches = len(self.train_loader)
             done = self.state.epoch * batches + self.state.batch
             progress = Progress(self.progress, self.epochs * batches, done, self.epochs)
+            self._say_what_is_left(progress)
             try:
                 for callback in self.callbacks:
                     callback.on_fit_start(self)
@@ -221,6 +227,20 @@ class Trainer:
         self.model.load_state_dict(load_checkpoint(self._file("best.safetensors")).model)
 
     # -- details of the loop
+
+    def _say_what_is_left(self, progress: Progress) -> None:
+        """A line where a run goes on that is at its end, or that was to have another number of epochs."""
+        state, before = self.state, self.state.epochs
+        state.epochs = self.epochs
+        if state.step and state.epoch >= self.epochs:
+            progress.line(f"nothing is left to train: {state.epoch} epochs are done, and {self.epochs} are to be")
+        elif before not in (None, self.epochs):
+            line = f"goes on to {self.epochs} epochs, which were to be {before}"
+            if self.schedule is not None:
+                step = state.step if self.schedule_every == "step" else state.epoch
+                lr = self.schedule.lr_at(step, self.optimizer.param_groups[0]["initial_lr"])
+                line += f": by the schedule of {self.epochs} the learning rate, last {self.optimizer.lr:.3g}, is now {lr:.3g}"
+            progress.line(line)
 
     def _rngs(self, step: int) -> list[np.random.Generator]:
         """The random numbers of a step (dropout), one generator a worker.
