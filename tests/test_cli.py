@@ -133,6 +133,15 @@ def test_summary_and_data(photos, trained):
     assert "cifar10" in run("data", "--get", "list").stdout
 
 
+def test_a_folder_with_train_and_test_is_both_and_evaluated_on_test(photos, trained):
+    result = run("data", photos)
+    assert result.exit_code == 0, result.output
+    parts = [run("data", photos / part).stdout for part in ("train", "test")]
+    assert result.stdout == "".join(f"{photos / part}: {text}" for part, text in zip(("train", "test"), parts, strict=True))
+    evaluated = [run("evaluate", trained / "model.safetensors", "--data", folder) for folder in (photos, photos / "test")]
+    assert evaluated[0].exit_code == 0 and evaluated[0].stdout == evaluated[1].stdout, evaluated[0].output
+
+
 def test_resume_goes_on(photos, trained, tmp_path):
     output = shutil.copytree(trained, tmp_path / "run")
     result = run("train", "--data", photos, "--size", 32, "--epochs", 9, "--output", output, "--workers", 1, "--resume")
@@ -254,6 +263,26 @@ def test_what_is_advised_where_a_model_is_missing(tmp_path, monkeypatch):
 def test_a_photo_must_follow_the_model(trained):
     model = trained / "model.safetensors"
     assert refused("predict", model) == f"tinynet: expected a photo after the model {model}"
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "atlas"])
+def test_a_model_behind_a_photo_is_not_taken_for_one(command, photos, trained):
+    model, photo = trained / "model.safetensors", photos / "test" / "cat" / "0.png"
+    words = "a model, where a photo or folder is expected; a model goes before the photos"
+    assert refused(command, photo, model) == f"tinynet: {model}: {words}"
+    assert refused(command, photo, "squeezenet1_1") == f"tinynet: squeezenet1_1: {words}"
+    assert refused(command, model, photo, trained) == f"tinynet: {trained}: {words}"
+
+
+@pytest.mark.parametrize("words", [["predict", "photo.jpg"], ["explain", "photo.jpg"], ["evaluate", "squeezenet1_1"]])
+def test_ctrl_c_is_told_in_a_word(words, tmp_path, monkeypatch):
+    def pressed(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinynet.models.load_model", pressed)
+    monkeypatch.setattr("tinynet.models.boxed", pressed)
+    result = run(*words)
+    assert result.exit_code == 130 and result.stderr == "\ntinynet: interrupted\n"
 
 
 def test_nothing_is_printed_of_files_that_were_not_made(tmp_path):

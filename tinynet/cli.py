@@ -81,7 +81,9 @@ def evaluate(
     workers: Workers = None,
     device: Device = "cpu",
 ) -> None:
-    """Say how well a model does on the photos of a folder; by default on the embedded test photos."""
+    """Say how well a model does on the photos of a folder, those in its test/ where it has train/ and test/; by default on the
+    embedded test photos.
+    """
     from .data import ImageFolder, Loader, cached, embedded
     from .distributed import Shards
     from .files import make_folder
@@ -89,12 +91,17 @@ def evaluate(
     from .nn import CrossEntropyLoss, without_softmax
     from .train import evaluate as run
     from .train.classifier import figures_table
+    from .train.photos import train_and_test
     from .train.plots import plot_confusion_matrix, plot_predictions
 
     at_least(workers=(workers, 1))
     trained = load_model(model, device)
-    photos: Any = embedded("test") if data is None else ImageFolder(data)
-    check_classes(photos.classes, trained.classes, str(data or "the embedded photos"))
+    root = data
+    if data is not None:
+        alone, test = train_and_test(data)
+        root = test or alone
+    photos: Any = embedded("test") if root is None else ImageFolder(root)
+    check_classes(photos.classes, trained.classes, str(root or "the embedded photos"))
     if data is not None:                                        # decoded at once: a broken photo is left out
         photos = cached(photos, trained.preprocessing.resize, progress=True)
     with Shards(workers) as shards:
@@ -211,11 +218,15 @@ def convert(
 @app.command(short_help="What is in a folder of photos.")
 @plainly
 def data(
-    folder: Annotated[Path | None, typer.Argument(help="A folder of class folders. Default: the embedded photos.")] = None,
+    folder: Annotated[Path | None, typer.Argument(
+        help="A folder of class folders, or of train/ and test/ with these. Default: the embedded photos.")] = None,
     get: Annotated[str | None, typer.Option(help="Download a known set instead; --get list names them.")] = None,
 ) -> None:
-    """Say what is in a folder of photos: classes, counts, sizes, broken files. Or download a known set."""
-    from .data import ImageFolder, describe, embedded, known, known_names
+    """Say what is in a folder of photos: classes, counts, sizes, broken files; in its train/ and its test/, where it has these.
+    Or download a known set.
+    """
+    from .data import ImageFolder, embedded, known, known_names
+    from .train.photos import train_and_test
 
     if get == "list":
         print("\n".join(known_names()))
@@ -223,11 +234,21 @@ def data(
     if get is not None and folder is not None:
         raise ArgumentError("give a folder or --get NAME, not both")
     if get is not None:
-        photos: Any = known(get)
+        _describe(known(get))
+    elif folder is None:
+        _describe(embedded("train"))
     else:
-        photos = embedded("train") if folder is None else ImageFolder(folder)
+        train, test = train_and_test(folder)
+        _describe(ImageFolder(train), "" if test is None else f"{train}: ")
+        if test is not None:
+            _describe(ImageFolder(test), f"{test}: ")
+
+
+def _describe(photos: Any, where: str = "") -> None:
+    from .data import describe
+
     record = describe(photos)
-    print(f"{record['photos']:,} photos, {len(record['classes'])} classes")
+    print(f"{where}{record['photos']:,} photos, {len(record['classes'])} classes")
     width = max(len(row["class"]) for row in record["classes"])
     for row in record["classes"]:
         print(f"  {row['class']:<{width}}  {row['photos']:>7,}  {100 * row['share']:5.1f} %")

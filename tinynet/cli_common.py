@@ -43,7 +43,7 @@ Photos = Annotated[list[Path], typer.Argument(
     metavar="[MODEL] PHOTO...", help="Photos: JPEG, PNG, WebP; of any size. Before them a model, a file of weights "
     "(.safetensors, .pth, .npz, .onnx), unless it is to be the ImageNet network in the box.")]
 Data = Annotated[Path | None, typer.Option(
-    help="A folder of class folders (or of train/ and test/ with these). Default: the embedded photos.")]
+    help="A folder of class folders (or of train/ and test/ with these, to train and to test on). Default: the embedded photos.")]
 Device = Annotated[str, typer.Option(help='Where to compute: "cpu", "cuda" (the first GPU), or "cuda:1" and so on.')]
 Workers = Annotated[int | None, typer.Option(help="Threads that share a batch. Default: one a core.")]
 
@@ -63,7 +63,7 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
             print(f"tinynet: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt as interrupt:
-            print(f"\ntinynet: {interrupt or 'interrupted'}", file=sys.stderr)
+            print(f"\ntinynet: {str(interrupt) or 'interrupted'}", file=sys.stderr)
             raise typer.Exit(130) from None
         except BrokenPipeError:                                 # the reader, head say, has had enough
             sys.stderr.close()
@@ -81,6 +81,9 @@ def model_and(words: list[Path], needed: str = "", device: str = "cpu") -> tuple
         meant = difflib.get_close_matches(str(words[0]), names(), 1, cutoff=0.7)
         if meant:
             raise ArgumentError(f"{words[0]}: no such photo, folder or network; did you mean {meant[0]}?")
+    for word in words[1:]:
+        if names_model(word):
+            raise ArgumentError(f"{word}: a model, where a photo or folder is expected; a model goes before the photos")
     trained = load_model(words[0], device) if given else boxed(device=device)
     if len(words) == given and needed:
         raise ArgumentError(f"expected {needed} after the model {words[0]}")

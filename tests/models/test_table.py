@@ -11,7 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tinynet.cli import app
-from tinynet.models import entry, model_rows, models_table, names
+from tinynet.models import create, entry, model_rows, models_table, names
+from tinynet.nn import init
+from tinynet.train.classifier import recipe_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +33,12 @@ def test_every_model_has_its_row() -> None:
         assert round(found[name].multiply_adds / 1e9, 2) == billions, name
     assert found["zfnet"].field == 139 and found["vgg16"].field == 196 and found["resnet18"].field == 435
     assert found["catnet"].paper is None and found["resnet18"].paper is entry("resnet34").paper
+
+
+def test_the_docs_say_how_large_the_catnet_is_that_is_trained() -> None:
+    arguments = {**recipe_for(32).arguments, "classes": 10, "groups": [[0], list(range(1, 10))]}
+    count = sum(p.size for p in create("catnet", rng=init.no_draws, **arguments).named_parameters().values())
+    assert f"with {count:,} parameters" in (ROOT / "docs" / "models.md").read_text()
 
 
 def test_the_table_fits_a_terminal_and_is_the_one_in_the_docs() -> None:

@@ -49,9 +49,8 @@ def folder_parts(
     test: class folders to test on. per_class: draw that many of each class by seed (all, where there are fewer); None: take all.
     cache: decoded photos are kept in memory with this shorter side, pixels. progress: show a bar while decoding.
     """
-    root = Path(data)
-    if test is None and (root / "train").is_dir() and (root / "test").is_dir():
-        root, test = root / "train", root / "test"
+    root, beside = train_and_test(data)
+    test = beside if test is None else test
     folder = ImageFolder(root)
     drawn: Dataset = folder
     if per_class is not None:
@@ -68,6 +67,14 @@ def folder_parts(
         where = f"{len(drawn):,} of {len(folder):,} photos of {root}, drawn by seed {seed}"
     count = None if tested is None else len(tested)
     return Parts(train, validation, tested, _describe(where, train.classes, train, validation, count))
+
+
+def train_and_test(data: str | os.PathLike[str]) -> tuple[Path, Path | None]:
+    """Where a folder has the class folders to train on and those to test on: in train/ and test/, or in itself, and None."""
+    root = Path(data)
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        return root / "train", root / "test"
+    return root, None
 
 
 def check_size(size: int, from_folder: bool) -> None:
