@@ -104,13 +104,14 @@ def evaluate(
     check_classes(photos.classes, trained.classes, str(root or "the embedded photos"))
     if data is not None:                                        # decoded at once: a broken photo is left out
         photos = cached(photos, trained.preprocessing.resize, progress=True)
+    views = trained.preprocessing.views
     with Shards(workers) as shards:
         loader = Loader(photos, 64, trained.preprocessing.transform())
-        result = run(without_softmax(trained.model), loader, CrossEntropyLoss(), shards, views=trained.preprocessing.views)
+        result = run(without_softmax(trained.model), loader, CrossEntropyLoss(), shards, views=views)
     trained.check_outputs(result.logits.shape[1])
     positive = "cat" if "cat" in trained.classes else None
     which = None if positive is None else trained.classes.index(positive)
-    print(figures_table({"photos": result.metrics(which)}, {"photos": len(result.labels)}, positive))
+    print(figures_table({"photos": result.metrics(which)}, {"photos": len(result.labels)}, {"photos": views}, positive))
     print(confusion_text(result.confusion_matrix, trained.classes))
     if output is not None:
         make_folder(output)

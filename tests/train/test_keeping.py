@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +10,8 @@ from safetensors.numpy import save_file
 
 from tests.train import runs
 from tests.train.test_resume import CtrlC
-from tinynet.data import ArrayDataset
 from tinynet.errors import ArgumentError, FileError, TinynetError
-from tinynet.models import load_model
 from tinynet.train import EarlyStopping, TrainingInterrupted, load_checkpoint, save_checkpoint
-from tinynet.train.classifier import recipe_for, train_classifier
-from tinynet.train.photos import Parts
 
 
 def interrupted(folder: Path, step: int = 7) -> Path:
@@ -116,45 +111,3 @@ def test_another_number_of_epochs_says_how_the_learning_rate_goes_on(tmp_path: P
     run = runs.trainer(tmp_path, epochs=4, schedule=None, progress="lines")
     run.fit(resume=True)
     assert capsys.readouterr().out.splitlines()[0] == "goes on to 4 epochs, which were to be 3"
-
-
-# The same for a whole classifier
-
-
-def parts() -> Parts:
-    """Bright and dark pictures of 16×16."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(48) % 2
-    images = (rng.integers(0, 180, (48, 16, 16, 3)) + 60 * labels[:, None, None, None]).astype(np.uint8)
-    train, validation = (ArrayDataset(images[part], labels[part], ["kitten", "notcat"]) for part in (slice(32), slice(32, 48)))
-    return Parts(train, validation, None, "noise")
-
-
-def classify(output: Path, **options: Any) -> list[str]:
-    said: list[str] = []
-    train_classifier(parts(), recipe_for(16), output, workers=1, progress="none", say=said.append, **options)
-    return said
-
-
-def test_a_resumed_classifier_goes_on_to_its_own_number_of_epochs(tmp_path: Path) -> None:
-    classify(tmp_path, epochs=2)
-    classify(tmp_path, resume=True)
-    assert load_checkpoint(tmp_path / "last.safetensors").record["state"]["epochs"] == 2
-    classify(tmp_path, resume=True, epochs=1)
-    assert load_model(tmp_path / "model.safetensors").notes["epochs"] == 2, "of the weights, not of the call"
-    classify(tmp_path, resume=True, epochs=3)
-    assert load_model(tmp_path / "model.safetensors").notes["epochs"] == 3
-
-
-def test_a_classifier_is_refused_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = r"\(1 of 1 epochs; tinynet train\); --overwrite replaces it, or give another --output$"
-    classify(tmp_path, epochs=1, command="tinynet train")
-    with monkeypatch.context() as patch:
-        patch.setattr("tinynet.train.classifier.create", None)
-        for options in ({"epochs": 1, "seed": 1}, {"epochs": 2}):
-            with pytest.raises(ArgumentError, match=words):
-                classify(tmp_path, command="tinynet train", **options)
-        with pytest.raises(ArgumentError, match="no class 'cat' to be positive; nearest: notcat"):
-            classify(tmp_path / "new", positive="cat")
-    classify(tmp_path, epochs=1, command="tinynet train")
-    classify(tmp_path, epochs=1, command="another", overwrite=True)

@@ -39,6 +39,15 @@ def colours(path: Path, colour: str) -> int:
     return int((pixels == wanted).all(axis=1).sum())
 
 
+def test_curves_have_their_notes_below(tmp_path):
+    for notes in ("", "over 10 finer classes"):
+        plots.plot_history(history(), tmp_path / "curves.svg", notes)
+        text = (tmp_path / "curves.svg").read_text()
+        assert ("<!-- over 10 finer classes -->" in text) == bool(notes)
+        plots.plot_history(history(), tmp_path / "curves.png", notes)
+        assert size(tmp_path / "curves.png") == (1152, 432)
+
+
 def test_curves(tmp_path):
     plots.plot_history(history(), tmp_path / "both.png")
     plots.plot_history(history(val_loss=math.nan, val_accuracy=math.nan), tmp_path / "train.png")

@@ -185,6 +185,10 @@ def train_classifier(
     if base is not None:
         trained_count = sum(p.size for p in head.named_parameters().values())
         say(f"frozen up to {freeze}; {trained_count:,} parameters are trained")
+    finer = f"over {len(train.classes)} finer classes, " if groups is not None else ""
+    accuracy = f"; its accuracy: over {', '.join(classes)}" if groups is not None else ""
+    measure = f"each epoch's loss: {finer}labels smoothed by {recipe.label_smoothing:g}, one view of a photo{accuracy}"
+    say(measure)                                                # the table at the end has another
     loader: Any = Loader(
         train, min(recipe.batch_size, len(train)), transforms.Compose([*recipe.augment, to_input, *recipe.finish]),
         shuffle=True, seed=seed, drop_last=True,
@@ -215,7 +219,7 @@ def train_classifier(
     }
     which = None if positive is None else classes.index(positive)
     figures = {name: evaluation.metrics(which) for name, evaluation in evaluations.items()}
-    say(figures_table(figures, {name: len(part) for name, part in parts.items()}, positive))
+    say(figures_table(figures, {name: len(part) for name, part in parts.items()}, views, positive))
     trained = TrainedModel(
         whole, recipe.model, arguments, classes, recipe.preprocessing,
         {"figures": _rounded(figures), "command": command, "seed": seed, "epochs": len(history)},
@@ -225,7 +229,7 @@ def train_classifier(
         "predictions": output / "predictions.png", "figures": output / "figures.json",
     }
     trained.save(files["model"])
-    plot_history(history, files["curves"])
+    plot_history(history, files["curves"], measure)
     last = list(evaluations)[-1]
     plot_confusion_matrix(evaluations[last].confusion_matrix, classes, files["confusion matrix"])
     plot_predictions(parts[last], evaluations[last].labels, evaluations[last].probabilities, classes, files["predictions"])
@@ -256,13 +260,15 @@ def _optimizer(model: Layer, recipe: Recipe) -> AdamW:
     ], lr=recipe.lr)
 
 
-def figures_table(figures: dict[str, dict[str, float]], counts: dict[str, int], positive: str | None) -> str:
-    """The figures of each part as lines of text."""
+def figures_table(
+    figures: dict[str, dict[str, float]], counts: dict[str, int], views: dict[str, int], positive: str | None
+) -> str:
+    """The figures of each part as lines of text: of how many photos, each answered by the mean over how many views."""
     of = f" of {positive}" if positive else " (mean over the classes)"
-    lines = [f"{'':<12}photos   loss  accuracy  precision  recall     F1    AUC    precision, recall and F1{of}"]
+    lines = [f"{'':<12}photos  views   loss  accuracy  precision  recall     F1    AUC    precision, recall and F1{of}"]
     for name, row in figures.items():
         lines.append(
-            f"{name:<12}{counts[name]:>6,}  {row['loss']:.3f}   {100 * row['accuracy']:5.1f} %    "
+            f"{name:<12}{counts[name]:>6,}  {views[name]:>5}  {row['loss']:.3f}   {100 * row['accuracy']:5.1f} %    "
             f"{100 * row['precision']:5.1f} % {100 * row['recall']:5.1f} %  {row['f1']:.3f}  {row['auc']:.3f}"
         )
     return "\n".join(lines)

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ShapeError
-from ..figures import BLUE, GREEN, RED, new_figure, save_figure, shorten
+from ..figures import BLUE, GREEN, RED, new_figure, notes_below, save_figure, shorten
 from .history import History
 
 
-def plot_history(history: History, path: str | os.PathLike[str]) -> None:
-    """Loss and accuracy over the epochs, training and validation. Raises ArgumentError for a history without epochs."""
+def plot_history(history: History, path: str | os.PathLike[str], notes: str = "") -> None:
+    """Loss and accuracy over the epochs, training and validation; notes: below, what they are of.
+
+    Raises ArgumentError for a history without epochs.
+    """
     from matplotlib.ticker import MaxNLocator
 
     if not history:
@@ -34,6 +37,7 @@ def plot_history(history: History, path: str | os.PathLike[str]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
+    notes_below(figure, notes)
     save_figure(figure, path)
 
 
