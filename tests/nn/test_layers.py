@@ -182,6 +182,16 @@ def test_float32_weights_do_not_take_float64_input(backend: Backend) -> None:
             place(layer, backend).forward(backend.array(np.zeros(shape)))
 
 
+@pytest.mark.parametrize(("shape", "dtype"), [((4, 3, 2, 2), np.float64), ((1, 3, 1, 1), np.float32), ((4, 2, 2, 2), np.float32)])
+def test_a_batch_that_a_norm_refuses_has_not_moved_its_statistics(backend: Backend, shape: tuple[int, ...], dtype: type) -> None:
+    layer = place(nn.BatchNorm2d(3), backend)
+    before = {name: backend.host(x).copy() for name, x in layer.named_buffers().items()}
+    with pytest.raises(TinynetError):
+        layer.forward(backend.array(np.full(shape, 7, dtype)), train=True)
+    for name, x in layer.named_buffers().items():
+        np.testing.assert_array_equal(backend.host(x), before[name], err_msg=name)
+
+
 def test_losses_give_value_and_gradient(backend: Backend) -> None:
     x, target = values(0, (5, 3)), np.array([0, 2, 1, 1, 2])
     weight = np.array([0.5, 1.0, 2.0])

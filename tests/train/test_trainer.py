@@ -292,7 +292,8 @@ def test_every_backend_finds_the_cause(backend):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"epochs": -1}, "epochs >= 0"),
+        ({"epochs": -1}, "epochs to be an integer of at least 0, got -1"),
+        ({"epochs": 2.5}, "epochs to be an integer of at least 0, got 2.5"),
         ({"schedule_every": "month"}, "schedule_every"),
         ({"progress": True}, "progress"),
         ({"monitor": "lr"}, "monitor to be one of train_loss"),

@@ -61,20 +61,20 @@ class _BatchNorm(Layer):
         batch = (train or not self.track_running_stats) and x.size > 0
         member = current_member() if batch else None
         moves = train and self.track_running_stats and (member is None or member.rank == 0)
-        if moves:
-            self.num_batches_tracked += 1                       # an empty batch counts too, as in PyTorch
         if batch:
             statistics = batch_statistics(x, None if member is None else member.sum)
-            if moves:
-                # momentum None: the plain mean over all batches so far, which a GPU counts itself
-                momentum = (1 / self.num_batches_tracked).astype(x.dtype) if self.momentum is None else self.momentum
-                move_running(self.running_mean, self.running_var, statistics, momentum)
         elif self.running_mean is None or self.running_var is None:     # an empty batch, and none before it
             xp, c = array_module(x), (self.num_features,)
             statistics = Statistics(xp.zeros(c, dtype=x.dtype), xp.ones(c, dtype=x.dtype), 0)
         else:                                                   # copies: a training step may move them before the way back
             statistics = Statistics(self.running_mean.copy(), self.running_var.copy(), 0)
         y = F.batch_norm(x, statistics.mean, statistics.variance, self.weight, self.bias, eps=self.eps)
+        if moves:                                               # last: what has been refused has taught nothing
+            self.num_batches_tracked += 1                       # an empty batch counts too, as in PyTorch
+        if moves and batch:
+            # momentum None: the plain mean over all batches so far, which a GPU counts itself
+            momentum = (1 / self.num_batches_tracked).astype(x.dtype) if self.momentum is None else self.momentum
+            move_running(self.running_mean, self.running_var, statistics, momentum)
         return y, self.Saved(x, statistics, batch, member)
 
     def _check(self, x: Array, train: bool) -> None:

@@ -77,8 +77,8 @@ class Trainer:
         progress: Mode | None = None,
         resume_hint: str | None = None,
     ) -> None:
-        if epochs < 0:
-            raise ArgumentError(f"Trainer: expected epochs >= 0, got {epochs}")
+        if not isinstance(epochs, int | np.integer) or epochs < 0:
+            raise ArgumentError(f"Trainer: expected epochs to be an integer of at least 0, got {epochs!r}")
         if schedule_every not in ("step", "epoch"):
             raise ArgumentError(f'Trainer: expected schedule_every "step" or "epoch", got {schedule_every!r}')
         if progress not in ("bar", "lines", "none", None):
@@ -91,7 +91,7 @@ class Trainer:
             raise ArgumentError(f"Trainer: expected a config of plain JSON values, {error}") from None
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.train_loader, self.validation_loader = train_loader, validation_loader
-        self.epochs, self.schedule, self.schedule_every = epochs, schedule, schedule_every
+        self.epochs, self.schedule, self.schedule_every = int(epochs), schedule, schedule_every
         self.max_norm, self.clip_value = max_norm, clip_value
         self.callbacks = list(callbacks)
         self.output = None if output is None else Path(output)
