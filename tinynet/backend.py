@@ -42,6 +42,8 @@ def _module_of(x: Any) -> Any:
     namespace = getattr(x, "__array_namespace__", None)
     if namespace is not None and not type(x).__module__.startswith("torch"):
         return namespace()
+    if type(x).__module__.startswith("torch"):
+        raise DtypeError("expected a NumPy or CuPy array, got a torch.Tensor; convert it first: x.numpy()")
     raise DtypeError(
         f"expected a NumPy or CuPy array, got {type(x).__name__}; convert it first, e.g. numpy.asarray(x, numpy.float32)"
     )

@@ -11,7 +11,7 @@ import torch
 from tests.checking import Backend, check_refused, close, values
 from tests.nn.helpers import compare, place
 from tinynet import nn
-from tinynet.errors import TinynetError
+from tinynet.errors import ArgumentError, TinynetError
 
 # name → (arguments, options, input shape)
 LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
@@ -174,6 +174,11 @@ def test_inputs_that_do_not_fit(backend: Backend, what: str, shape: tuple[int, .
     with pytest.raises(TinynetError) as caught:
         layer.forward(backend.array(np.zeros(shape)))
     assert "\n" not in str(caught.value)
+
+
+def test_one_number_is_no_padding() -> None:
+    with pytest.raises(ArgumentError, match=r"Pad: expected pad \(before, after\) of the last axis, .*, got 0"):
+        nn.Pad(0)  # type: ignore[arg-type]
 
 
 def test_float32_weights_do_not_take_float64_input(backend: Backend) -> None:

@@ -6,6 +6,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..backend import Array, array_module
 from ..errors import ArgumentError, DtypeError, ShapeError
 
@@ -13,22 +15,46 @@ _FLOATS = "fd"                                                 # what dtype.char
 
 
 def check_floats(op: str, **arrays: Array | None) -> Any:
-    """The array module of the given arrays (None is passed over), all float32 or all float64 and on one device."""
+    """The array module of the given arrays, all float32 or all float64 and on one device. All but the first may be None."""
+    first = next(iter(arrays))
+    if arrays[first] is None:
+        check_array(op, first, None)
     given = {name: x for name, x in arrays.items() if x is not None}
     try:
         xp = array_module(*given.values())
-    except DtypeError as error:
-        name = next(name for name, x in given.items() if not hasattr(x, "dtype") or not hasattr(x, "shape"))
-        raise DtypeError(f"{op}: {name}: {error}") from None
-    first = next(iter(given))
+    except DtypeError:
+        for name, x in given.items():
+            check_array(op, name, x)
+        raise
     for name, x in given.items():
         if x.dtype.char not in _FLOATS:
             raise DtypeError(f"{op}: expected {name} of float32 or float64, got {x.dtype}; convert with .astype first")
         if x.dtype != given[first].dtype:
+            wide = name if x.dtype.char == "d" else first       # NumPy's default is what is there unasked
             raise DtypeError(
-                f"{op}: expected {name} of {given[first].dtype} as {first} is, got {x.dtype}; nothing is upcast silently"
+                f"{op}: expected one dtype, got {first} of {given[first].dtype} and {name} of {x.dtype}; "
+                f"convert one of them, such as {wide}.astype(numpy.float32)"
             )
     return xp
+
+
+def check_array(op: str, name: str, x: Any) -> None:
+    """x must be an array; None is none."""
+    if x is None:
+        raise DtypeError(f"{op}: {name}: expected a NumPy or CuPy array, got None")
+    try:
+        array_module(x)
+    except DtypeError as error:
+        raise DtypeError(f"{op}: {name}: {error}") from None
+
+
+def generator(rng: Any) -> np.random.Generator:
+    """rng if it draws random numbers; None: a fresh generator, which cannot be repeated. A seed is refused: 0 is no None."""
+    if rng is None:
+        return np.random.default_rng()
+    if not isinstance(rng, np.random.Generator):
+        raise ArgumentError(f"expected a numpy.random.Generator, such as numpy.random.default_rng(0), got {rng!r}")
+    return rng
 
 
 def check_indices(op: str, name: str, indices: Array) -> None:

@@ -142,17 +142,21 @@ def _check_target(
         raise ShapeError(f"{op}: expected weight ({classes},), one number a class, got {tuple(weight.shape)}")
     if smoothing is not None and not 0 <= smoothing <= 1:
         raise ArgumentError(f"{op}: expected label_smoothing from 0 to 1, got {smoothing}")
+    expected = (*input.shape[:along], *input.shape[along + 1 :])
     if smoothing is not None and str(target.dtype).startswith("float"):
+        if tuple(target.shape) != tuple(input.shape):
+            raise ShapeError(
+                f"{op}: expected class numbers, integers {expected}, or class probabilities, {input.dtype} {tuple(input.shape)}, "
+                f"got {target.dtype} {tuple(target.shape)}; for numbers target.astype(numpy.int64)"
+            )
         check_floats(op, input=input, target=target)
-        same_shape(op, input=input, target=target)
         if ignore_index >= 0:
             raise ArgumentError(f"{op}: expected no ignore_index with class probabilities, got {ignore_index}")
         return along, True
     if classes < 1 and input.ndim > 2:
         raise ShapeError(f"{op}: expected at least one class, got input {tuple(input.shape)}")
     if str(target.dtype) not in ("int64", "uint8"):
-        raise DtypeError(f"{op}: expected target of int64 or uint8 (class numbers), got {target.dtype}")
-    expected = (*input.shape[:along], *input.shape[along + 1 :])
+        raise DtypeError(f"{op}: expected class numbers of int64 or uint8, got {target.dtype}; target.astype(numpy.int64)")
     if tuple(target.shape) != expected:
         raise ShapeError(f"{op}: expected target {expected} for input {tuple(input.shape)}, got {tuple(target.shape)}")
     return along, False

@@ -10,7 +10,7 @@ import numpy as np
 from ..backend import Array
 from ..errors import ArgumentError
 from ..kernels.cuda import dropout as gpu
-from ._check import check_floats, same_shape
+from ._check import check_floats, generator, same_shape
 
 
 def dropout(
@@ -25,7 +25,7 @@ def dropout(
     check_probability("dropout", p)
     if not training:
         return input if inplace else input.copy()
-    mask = dropout_mask(input.shape, p, rng or np.random.default_rng(), dtype=input.dtype, xp=xp)
+    mask = dropout_mask(input.shape, p, generator(rng), dtype=input.dtype, xp=xp)
     return xp.multiply(input, mask, out=input if inplace else None)
 
 
@@ -37,6 +37,7 @@ def dropout_mask(
     The same on every device: a GPU draws the numbers that rng would have drawn on the host, if rng is a default_rng.
     """
     check_probability("dropout_mask", p)
+    rng = generator(rng)
     scale = 1 / (1 - p) if p < 1 else 0.0
     if hasattr(xp, "RawModule") and gpu.can_draw(rng):
         return gpu.mask(shape, p, scale, rng, dtype, xp)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError
+from ..functional._check import check_array
 from ..nn import Layer
 from ..nn.layer import Saved
 from ..nn.split import below
@@ -34,6 +35,7 @@ class Record(NamedTuple):
 
 def record(model: Layer, x: Array, layer: str | None) -> Record:
     """Run x through the model, up to `layer` if it is given, and keep the output. Raises ArgumentError with the nearest names."""
+    check_array("attribute", "x", x)
     if x.ndim < 2:
         raise ShapeError(f"expected a batch of inputs (N, C, …), got {tuple(x.shape)}")
     if layer is None:
@@ -81,6 +83,7 @@ def select(record: Record, target: Any, unit: Unit | None) -> Array:
 
 def targets(x: Array, target: Any) -> Array | None:
     """The class (N,) that is asked about in each image; None: what the model says. target: a class, or one an image."""
+    check_array("attribute", "x", x)
     if target is None or x.ndim < 2:
         return None
     xp = array_module(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..functional._check import generator
 from ..nn import AdaptiveAvgPool2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from .registry import IMAGENET, Paper, register
 
@@ -13,7 +14,7 @@ _PAPER = Paper("Krizhevsky", 2014, "One weird trick for parallelizing convolutio
 @register(preprocessing=IMAGENET, paper=_PAPER)
 def alexnet(classes: int = 1000, dropout: float = 0.5, rng: np.random.Generator | None = None) -> Sequential:
     """Five convolutions, three linear layers. Input (N, 3, H, W) of at least 63×63, made for 224×224; logits (N, classes)."""
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     features = Sequential(
         Conv2d(3, 64, 11, 4, 2, rng=rng), ReLU(), MaxPool2d(3, 2),                             # 0 to 2: (64, 27, 27)
         Conv2d(64, 192, 5, padding=2, rng=rng), ReLU(), MaxPool2d(3, 2),                       # 3 to 5: (192, 13, 13)

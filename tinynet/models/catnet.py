@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..functional._check import generator
 from ..nn import (
     AdaptiveAvgPool2d,
     BatchNorm2d,
@@ -39,7 +40,7 @@ def catnet(
     width: maps of the first convolution; the others have 2, 4, 4, 8 times as many.
     groups: a last layer unites classes; then logits are (N, len(groups)).
     """
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     layers: dict[str, Layer] = {}
     channels = 3
     for number, (times, pooled) in enumerate([(1, True), (2, True), (4, False), (4, True), (8, False)], 1):
@@ -59,7 +60,7 @@ def photonet(
     stem: kernel size and stride of the first convolution; (7, 4) suits 224×224 pixels, (5, 2) half of that. Input (N, 3, H, W),
     logits (N, classes).
     """
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     layers = _stage(1, 3, 32, *stem, MaxPool2d(2), rng)
     channels = 32
     for number, (maps, pooled) in enumerate([(64, True), (128, False), (128, True), (256, False)], 2):

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..functional._check import generator
 from ..nn import AdaptiveAvgPool2d, AvgPool2d, BatchNorm2d, Conv2d, Flatten, Layer, Linear, Pad, ReLU, Residual, Sequential
 from .parts import conv, he_normal
 from .registry import IMAGENET, Paper, register
@@ -39,7 +40,7 @@ def block(into: int, maps: int, stride: int, rng: np.random.Generator) -> Sequen
 
 def cifar_resnet(n: int, classes: int, rng: np.random.Generator | None) -> Sequential:
     """n blocks in each of three stages, of 16, 32 and 64 maps."""
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     layers: dict[str, Layer] = {"conv1": _conv(rng, 3, 16), "bn1": BatchNorm2d(16), "relu": ReLU()}
     channels = 16
     for stage in range(3):

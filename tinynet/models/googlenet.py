@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..functional._check import generator
 from ..nn import AdaptiveAvgPool2d, BatchNorm2d, Concat, Dropout, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from .parts import conv, gaussian
 from .registry import IMAGENET, Paper, register
@@ -58,7 +59,7 @@ def inception(
 @register(preprocessing=_SEEN, paper=_PAPER)
 def googlenet(classes: int = 1000, dropout: float = 0.2, rng: np.random.Generator | None = None) -> GoogLeNet:
     """Nine Inception modules. Input (N, 3, H, W), logits (N, classes)."""
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     fc = Linear(1024, classes, rng=rng)
     fc.weight = gaussian(0.01)(rng, fc.weight.shape)
     return GoogLeNet(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..data.preprocessing import Preprocessing
+from ..functional._check import generator
 from ..nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from .registry import Paper, register
 
@@ -23,7 +24,7 @@ def lenet5(classes: int = 10, channels: int = 1, rng: np.random.Generator | None
     map of the second convolution sees all six before it, and logits instead of distances to drawn digits. Names as in
     PyTorch's tutorial: conv1, conv2, fc1, fc2, fc3.
     """
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     return Sequential(
         conv1=Conv2d(channels, 6, 5, rng=rng), relu1=ReLU(), pool1=MaxPool2d(2),               # (6, 14, 14)
         conv2=Conv2d(6, 16, 5, rng=rng), relu2=ReLU(), pool2=MaxPool2d(2),                     # (16, 5, 5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..functional._check import generator
 from ..nn import AdaptiveAvgPool2d, BatchNorm2d, Dropout, Flatten, Layer, ReLU6, Residual, Sequential
 from .parts import conv, gaussian, he_fan_out, linear
 from .registry import IMAGENET, Paper, register
@@ -21,7 +22,7 @@ _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3
 @register(preprocessing=IMAGENET, paper=_PAPER)
 def mobilenet_v2(classes: int = 1000, dropout: float = 0.2, rng: np.random.Generator | None = None) -> Sequential:
     """Input (N, 3, H, W), logits (N, classes)."""
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     layers: list[Layer] = [conv_bn_relu6(rng, 3, 32, 3, 2)]
     channels = 32
     for expansion, maps, repetitions, stride in _STAGES:

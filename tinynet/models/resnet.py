@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..functional._check import generator
 from ..nn import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Residual, Sequential
 from .parts import conv, he_fan_out
 from .registry import IMAGENET, Paper, register
@@ -44,7 +45,7 @@ def resnet(
     block: Block, expansion: int, depths: tuple[int, int, int, int], classes: int, rng: np.random.Generator | None
 ) -> Sequential:
     """depths: blocks in the four stages, of 64, 128, 256 and 512 maps (times `expansion` behind a block)."""
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     layers: dict[str, Layer] = {
         "conv1": conv(he_fan_out, rng, 3, 64, 7, 2, 3, bias=False), "bn1": BatchNorm2d(64), "relu": ReLU(),
         "maxpool": MaxPool2d(3, 2, 1),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..functional._check import generator
 from ..nn import AdaptiveAvgPool2d, Concat, Dropout, Flatten, Layer, MaxPool2d, ReLU, Sequential
 from .parts import conv, gaussian, he_fan_in
 from .registry import IMAGENET, Paper, register
@@ -21,7 +22,7 @@ _PAPER = Paper(
 @register(preprocessing=IMAGENET, paper=_PAPER)
 def squeezenet1_0(classes: int = 1000, dropout: float = 0.5, rng: np.random.Generator | None = None) -> Sequential:
     """The network of the paper: 7×7 first filters. Input (N, 3, H, W), logits (N, classes)."""
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     features = Sequential(
         conv(he_fan_in, rng, 3, 96, 7, 2), ReLU(), _pool(),
         fire(96, 16, 64, rng), fire(128, 16, 64, rng), fire(128, 32, 128, rng), _pool(),
@@ -36,7 +37,7 @@ def squeezenet1_1(classes: int = 1000, dropout: float = 0.5, rng: np.random.Gene
     """The authors' second version: 3×3 first filters and earlier pools, the same accuracy for 2.4 times less arithmetic.
     Input (N, 3, H, W), logits (N, classes).
     """
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     features = Sequential(
         conv(he_fan_in, rng, 3, 64, 3, 2), ReLU(), _pool(),
         fire(64, 16, 64, rng), fire(128, 16, 64, rng), _pool(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..data.preprocessing import Preprocessing
+from ..functional._check import generator
 from ..nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from .registry import Paper, register
 
@@ -21,7 +22,7 @@ def tinyvgg(classes: int = 10, rng: np.random.Generator | None = None) -> Sequen
 
     The names are those that the page shows: conv_1_1, relu_1_1, max_pool_1, …, output.
     """
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     return Sequential(
         conv_1_1=Conv2d(3, 10, 3, rng=rng), relu_1_1=ReLU(),                                   # (10, 62, 62)
         conv_1_2=Conv2d(10, 10, 3, rng=rng), relu_1_2=ReLU(), max_pool_1=MaxPool2d(2),         # (10, 30, 30)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..functional._check import generator
 from ..nn import AdaptiveAvgPool2d, BatchNorm2d, Dropout, Flatten, Layer, MaxPool2d, ReLU, Sequential
 from .parts import conv, gaussian, he_fan_out, linear
 from .registry import IMAGENET, Paper, register
@@ -22,7 +23,7 @@ def vgg(
 
     norm: a BatchNorm behind every convolution.
     """
-    rng = rng or np.random.default_rng()
+    rng = generator(rng)
     layers: list[Layer] = []
     channels = 3
     for maps, depth in zip((64, 128, 256, 512, 512), depths, strict=True):

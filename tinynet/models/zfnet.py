@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..functional._check import generator
 from ..nn import Dropout, Flatten, LocalResponseNorm, MaxPool2d, ReLU, Sequential
 from .parts import conv, gaussian, linear
 from .registry import IMAGENET, Paper, register
@@ -18,7 +19,7 @@ def zfnet(classes: int = 1000, dropout: float = 0.5, rng: np.random.Generator | 
     The paper's map sizes, 110, 55, 26, 13, 13, 13, 6, come about with a border of 1 at the first convolution and pools that round
     up. The contrast normalisation across maps, whose constants it does not give, is Krizhevsky's (2012, section 3.3).
     """
-    rng, draw = rng or np.random.default_rng(), gaussian(0.01)                                 # section 3.1
+    rng, draw = generator(rng), gaussian(0.01)                                             # section 3.1
 
     def norm() -> LocalResponseNorm:
         return LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2)

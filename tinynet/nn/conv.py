@@ -10,7 +10,7 @@ import numpy as np
 from .. import functional as F
 from ..backend import Array
 from ..errors import ArgumentError
-from ..functional._check import integer, integers
+from ..functional._check import generator, integer, integers
 from ..functional.conv import ALGORITHMS, conv_scaled
 from . import init
 from .activation import ReLU
@@ -51,7 +51,7 @@ class _Conv(Layer):
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(f"{name}: expected channels divisible by groups={groups}, got {in_channels}, {out_channels}")
         self.weight, self.bias = init.default_weight_and_bias(
-            rng or np.random.default_rng(), self._weight_shape(), out_channels if bias else None, dtype
+            generator(rng), self._weight_shape(), out_channels if bias else None, dtype
         )
 
     def _weight_shape(self) -> tuple[int, ...]:
@@ -71,7 +71,7 @@ class _Conv(Layer):
         return F.conv_relu(self.axes, x, self.weight, self.bias, **self._windows())
 
     def _with_norm(self, x: Array, norm: _BatchNorm, relu: bool) -> Array:
-        if x.ndim != self.axes + 2:                             # one image: its normalisation will say what it expects
+        if getattr(x, "ndim", None) != self.axes + 2:           # one image, or no array: the layers will say what they expect
             return norm.rectified(self(x), relu, inplace=True)
         scale, shift = norm.scale_and_shift()
         if self.bias is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from .. import functional as F
 from ..backend import Array, array_module
 from ..errors import ArgumentError
+from ..functional._check import check_array
 from ..functional.dropout import check_probability, dropout_mask
 from .layer import Layer
 
@@ -28,6 +29,7 @@ class Dropout(Layer):
         self.p = p
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
+        check_array("Dropout", "input", x)
         if not train or self.p == 0:
             return x, self.Saved(None)
         if rng is None:

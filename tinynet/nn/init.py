@@ -15,6 +15,7 @@ import numpy as np
 
 from ..backend import Array
 from ..errors import ArgumentError, ShapeError
+from ..functional._check import generator
 
 
 class _NoDraws(np.random.Generator):
@@ -73,7 +74,7 @@ def xavier_normal(rng: np.random.Generator, shape: Sequence[int], scale: float =
 
 def normal(rng: np.random.Generator, shape: Sequence[int], std: float, dtype: Any = np.float32) -> Array:
     """N(0, std²)."""
-    return _drawn(rng, shape, lambda count: rng.standard_normal(count) * std, dtype)
+    return _drawn(rng, shape, lambda rng, count: rng.standard_normal(count) * std, dtype)
 
 
 def default_weight_and_bias(
@@ -89,17 +90,19 @@ def default_weight_and_bias(
 
 def _uniform(rng: np.random.Generator, shape: Sequence[int], bound: float, dtype: Any) -> Array:
     """U(−bound, bound)."""
-    return _drawn(rng, shape, lambda count: rng.uniform(-bound, bound, count), dtype)
+    return _drawn(rng, shape, lambda rng, count: rng.uniform(-bound, bound, count), dtype)
 
 
-def _drawn(rng: np.random.Generator, shape: Sequence[int], draw: Callable[[int], Array], dtype: Any) -> Array:
-    """draw(count) in pieces: numbers of 64 bits of a whole matrix at once would take twice the memory that it has in the end."""
+def _drawn(
+    rng: np.random.Generator, shape: Sequence[int], draw: Callable[[np.random.Generator, int], Array], dtype: Any
+) -> Array:
+    """draw(rng, count) in pieces: a whole matrix of 64-bit numbers at once would take twice the memory that it has in the end."""
     if rng is no_draws:
         return np.zeros(tuple(shape), dtype)
-    drawn = np.empty(prod(shape), dtype)
+    rng, drawn = generator(rng), np.empty(prod(shape), dtype)
     for start in range(0, drawn.size, _PIECE):
         piece = drawn[start : start + _PIECE]
-        piece[...] = draw(piece.size)
+        piece[...] = draw(rng, piece.size)
     return drawn.reshape(tuple(shape))
 
 

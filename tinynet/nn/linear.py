@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import functional as F
 from ..backend import Array
-from ..functional._check import integer
+from ..functional._check import generator, integer
 from ..kernels.factors import Product
 from . import init
 from .group import Member, current_member
@@ -35,7 +35,7 @@ class Linear(Layer):
         self.in_features = integer("Linear", "in_features", in_features, 1)
         self.out_features = integer("Linear", "out_features", out_features, 1)
         self.weight, self.bias = init.default_weight_and_bias(
-            rng or np.random.default_rng(), (out_features, in_features), out_features if bias else None, dtype
+            generator(rng), (out_features, in_features), out_features if bias else None, dtype
         )
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:

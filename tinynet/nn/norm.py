@@ -10,7 +10,7 @@ import numpy as np
 from .. import functional as F
 from ..backend import Array, array_module
 from ..errors import ShapeError
-from ..functional._check import integer
+from ..functional._check import check_array, integer
 from ..functional.batch_norm import (
     Statistics,
     batch_norm_gradients,
@@ -78,6 +78,7 @@ class _BatchNorm(Layer):
         return y, self.Saved(x, statistics, batch, member)
 
     def _check(self, x: Array, train: bool) -> None:
+        check_array(type(self).__name__, "input", x)
         if x.ndim not in self.dims:
             raise ShapeError(f"{type(self).__name__}: expected input of {' or '.join(map(str, self.dims))} axes, got {x.shape}")
         if self.weight is not None and x.dtype == self.weight.dtype and x.shape[1] != self.num_features:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import functional as F
 from ..backend import Array
-from ..errors import ShapeError
-from ..functional._check import axis
+from ..errors import ArgumentError, ShapeError
+from ..functional._check import axis, check_array
 from .layer import Layer, Nothing
 
 
@@ -42,6 +42,7 @@ class Flatten(_FromSize):
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromSize.Saved]:
+        check_array("Flatten", "input", x)
         first = axis("Flatten", "start_dim", self.start_dim, x.ndim)
         last = axis("Flatten", "end_dim", self.end_dim, x.ndim)
         if first > last:
@@ -59,6 +60,8 @@ class Pad(_FromSize):
     config_names = ("pad", "mode", "value")
 
     def __init__(self, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> None:
+        if not isinstance(pad, Iterable):
+            raise ArgumentError(f"Pad: expected pad (before, after) of the last axis, then of the one before it, …, got {pad!r}")
         self.pad, self.mode, self.value = tuple(pad), mode, value
 
     def forward(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, _FromSize.Saved]:
