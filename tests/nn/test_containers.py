@@ -12,7 +12,7 @@ import torch
 from tests.checking import Backend, close, values
 from tests.nn.helpers import attributes, compare, place, randomise, snapshot
 from tinynet import nn
-from tinynet.errors import ShapeError, TinynetError
+from tinynet.errors import ArgumentError, DtypeError, ShapeError, TinynetError
 
 
 def fire() -> nn.Sequential:
@@ -262,6 +262,39 @@ def test_errors_name_the_layer(backend: Backend) -> None:
         parallel(np.zeros((1, 1, 4, 4)))
     with pytest.raises(ShapeError, match="Residual"):
         nn.Sequential(nn.Residual(nn.Conv2d(1, 2, 1)))(np.zeros((1, 1, 4, 4), np.float32))
+
+
+@pytest.mark.parametrize("layers", [
+    {"conv": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4), "relu": nn.ReLU()},
+    {"conv": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(5), "relu": nn.ReLU()},
+    {"pool": nn.MaxPool2d(2), "norm": nn.BatchNorm2d(5), "relu": nn.ReLU()},
+], ids=["one image", "channels", "behind a pooling"])  # fmt: skip
+def test_of_layers_in_one_the_one_that_refuses_is_named(layers: dict[str, nn.Layer]) -> None:
+    model = nn.Sequential(stem=nn.Sequential(layers))
+    x = np.zeros((3, 8, 8) if model["stem"]["norm"].num_features == 4 else (2, 3, 8, 8), np.float32)
+    said = []
+    for call in (model, lambda x: model.forward(x)[0], lambda x: model(x, watch=lambda *seen: None)):
+        with pytest.raises(ShapeError, match=r"^stem\.norm: BatchNorm2d: expected ") as caught:
+            call(x)
+        said.append(str(caught.value))
+        assert caught.value.__cause__ is None and caught.value.__context__ is None
+    assert len(set(said)) == 1
+
+
+def test_a_walk_back_needs_the_record() -> None:
+    model = nn.Sequential(fc=nn.Linear(2, 2))
+    x = np.ones((1, 2), np.float32)
+    for record in (model(x), model.forward(x), None):
+        with pytest.raises(ArgumentError, match=r"expected the record that forward gives .*; y, saved = model\.forward\(x"):
+            nn.backward(model, record, x)
+
+
+def test_a_sum_of_integers_which_would_wrap_is_refused() -> None:
+    block = nn.Residual(nn.Identity())
+    with pytest.raises(DtypeError, match=r"Residual: .*float32 or float64, got uint8"):
+        block(np.full((1, 1, 2, 2), 200, np.uint8))
+    with pytest.raises(DtypeError, match="Residual: expected one dtype"):
+        block._sum(np.ones((1, 2)), [np.ones((1, 2), np.float32)])
 
 
 def test_containers_refuse_what_is_no_layer_and_names_that_collide() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.device_double import device_module
-from tinynet import optim
+from tinynet import nn, optim
 from tinynet.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 
 STEPS = 25
@@ -200,6 +201,36 @@ def test_bad_parameters_are_refused():
     ]:
         with pytest.raises(error, match=text):
             optim.SGD(params)
+
+
+def test_parameters_without_their_names_are_refused_and_what_to_give_is_said():
+    model = nn.Sequential(nn.Linear(2, 3))
+    named = model.named_parameters()
+    w = np.zeros((2, 2))
+    for params, got in [
+        (model, "Linear in a Sequential"), (model[0], "Linear"), (list(named.values()), "ndarray in a list"),
+        ([model], "Sequential in a list"), (named.items(), "tuple in a dict_items"),
+        (model.named_parameters, "method"), (None, "NoneType"), (w, "ndarray"),
+        ([{"params": model}], "Sequential in a list"), ([{"params": [w]}], "list in a list"),
+    ]:  # fmt: skip
+        with pytest.raises(ArgumentError, match=rf"^SGD: expected the dict .* model\.named_parameters\(\) gives, .* got {got}"):
+            optim.SGD(params)
+
+
+def test_all_that_backward_gives_is_no_gradients():
+    optimizer = optim.SGD({"w": np.ones(2)}, lr=1.0)
+    for gradients in ((None, {"w": np.ones(2)}), [np.ones(2)], None):
+        with pytest.raises(ArgumentError, match=r"a dict, got .*: _, gradients = nn\.backward\(model, saved, dy\)"):
+            optimizer.step(gradients)
+
+
+def test_nothing_is_to_be_zeroed():
+    optimizer = optim.SGD({"w": np.ones(2)})
+    assert not hasattr(optimizer, "zero_grad") and copy.deepcopy(optimizer).lr == optimizer.lr
+    with pytest.raises(AttributeError, match=r"zero_grad.*: step\(gradients\) is given them anew"):
+        optimizer.zero_grad()
+    with pytest.raises(AttributeError, match=r"^'SGD' object has no attribute 'nonsense'"):
+        optimizer.nonsense  # noqa: B018
 
 
 def test_bad_gradients_are_refused_before_anything_changes():

@@ -7,7 +7,7 @@ import pytest
 
 from tinynet import nn
 from tinynet.distributed import Shards
-from tinynet.errors import ArgumentError, ShapeError
+from tinynet.errors import ArgumentError, ShapeError, TinynetError
 from tinynet.train import evaluate, predict
 
 
@@ -64,6 +64,12 @@ def test_ten_views_are_the_centre_and_the_corners_in_and_out_of_the_mirror():
     np.testing.assert_allclose(evaluate(model, [(x, np.zeros(2, int))], views=10).logits, expected, rtol=0, atol=1e-12)
     with pytest.raises(ArgumentError, match="10 views"):
         predict(model, x, views=3)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_a_batch_has_a_whole_number_of_images(model, size):
+    with pytest.raises(TinynetError, match=r"predict: expected batch_size .*, got"):
+        predict(model, np.zeros((2, 3, 8, 8), np.float32), batch_size=size)
 
 
 def test_nothing_to_look_at_is_an_error(model):

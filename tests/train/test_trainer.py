@@ -314,6 +314,11 @@ def test_bad_callbacks_and_an_empty_loader_are_refused():
     with pytest.raises(ArgumentError, match="at least one batch"):
         model = runs.net()
         Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.named_parameters()), [], epochs=1)
+    with pytest.raises(ArgumentError, match=r"batches\(epoch, start\), such as a data\.Loader, got list"):
+        Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.named_parameters()), [(0, 1)], epochs=1)
+    for callbacks in ([print], [EarlyStopping], EarlyStopping(), print):
+        with pytest.raises(ArgumentError, match="expected a list of Callbacks"):
+            runs.trainer(callbacks=callbacks)
     with pytest.raises(ArgumentError, match=r"best\.safetensors needs an output folder"):
         runs.trainer().load_best()
     assert runs.trainer(epochs=0).fit() == []

@@ -19,6 +19,7 @@ from ..backend import Array, array_module, current_device, on
 from ..errors import ArgumentError
 from ..nn import Layer, backward
 from ..nn.group import Group, Member, membership
+from ..nn.loss import Loss, asked
 from .blas import one_blas_thread
 from .memory import MOST, KeptMemory
 from .sums import summed
@@ -69,7 +70,7 @@ class Shards:
         self._within.close()
 
     def step(
-        self, model: Layer, loss: Callable[[Array, Array], tuple[Array, Array]], x: Array, target: Array,
+        self, model: Layer, loss: Loss, x: Array, target: Array,
         rngs: Sequence[np.random.Generator], only: Collection[str] | None = None, factored: bool = False,
     ) -> TrainingStep:
         """Forward and backward of one batch in training. x: (N, …). rngs: one a worker, for dropout. only: see nn.backward.
@@ -80,14 +81,14 @@ class Shards:
         parts = self._cut(x)
         if len(parts) == 1:
             logits, saved = model.forward(x, train=True, rng=rngs[0])
-            value, dlogits = loss(logits, target)
+            value, dlogits = asked(loss, logits, target)
             own = backward(model, saved, dlogits, False, only, keep=False, factored=array_module(x) is np)[1]
             del saved
             return TrainingStep(value, logits, summed([own], self.each, factored))
         group = Group(len(parts), in_step=True)                 # one for both ways: on the way back layers add up in it, too
         forward = self._map(lambda rank: model.forward(x[parts[rank]], train=True, rng=rngs[rank]), group)
         logits = array_module(x).concatenate([y for y, _ in forward])
-        value, dlogits = loss(logits, target)                   # of the whole batch: its mean is no business of a shard
+        value, dlogits = asked(loss, logits, target)            # of the whole batch: its mean is no business of a shard
 
         def gradients(rank: int) -> dict[str, Array]:
             return backward(model, forward[rank][1], dlogits[parts[rank]], False, only, keep=False, factored=True)[1]

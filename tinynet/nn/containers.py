@@ -18,8 +18,9 @@ import numpy as np
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError, ShapeError, TinynetError
+from ..functional._check import check_floats
 from ._text import indent
-from .layer import Layer, Saved, Seed, Step, Watch, join
+from .layer import Fused, Layer, Saved, Seed, Step, Watch, instead, join
 
 
 class Container(Layer):
@@ -68,7 +69,7 @@ class Container(Layer):
         try:
             return self.__dict__["_children"][name]
         except KeyError:
-            raise AttributeError(f"{type(self).__name__} has no attribute or child {name!r}") from None
+            raise AttributeError(f"{type(self).__name__} has no attribute or child {name!r}{instead(name)}") from None
 
     def forward(
         self, x: Array, train: bool = False, rng: np.random.Generator | None = None, watch: Watch | None = None
@@ -97,6 +98,11 @@ class Container(Layer):
     def _down(self, name: str, saved: Any, signal: Any, step: Step, seed: Seed | None, path: str, keep: bool) -> Any:
         """The walk back through one child, beginning with what the seed puts in at its output. saved: the container's."""
         child, here = self._children[name], join(path, _visible(name))
+        if not hasattr(saved, "children"):
+            raise ArgumentError(
+                f"{type(self).__name__}: expected the record that forward gives beside y, got {type(saved).__name__}; "
+                "y, saved = model.forward(x, train=True)"
+            )
         if name not in saved.children:
             raise ArgumentError(f"{type(self).__name__}: the record of {name} is gone: a walk back with keep=False has passed it")
         kept = saved.children[name] if keep else saved.children.pop(name)
@@ -173,10 +179,23 @@ class Sequential(Container):
             child = self._children[name]
             fused = child.fused([self._children[after] for after in names]) if names and watch is None else None
             place = (lambda x, layer=child: layer.overwrite(x)[0]) if free and child.overwrites else None
-            x = self._infer(name, x, watch, path, fused.call if fused else place)
-            names = names[fused.others :] if fused else names
+            if fused is None:
+                x = self._infer(name, x, watch, path, place)
+            else:
+                x = self._fused(fused, [name, *names], x, path)
+                names = names[fused.others :]
             free = watch is None and (fused is not None or child.gives_away)
         return x
+
+    def _fused(self, fused: Fused, names: list[str], x: Array, path: str) -> Array:
+        """The first of the named layers in one; which of them refuses its input, if one does, each alone will say."""
+        try:
+            return _at(join(path, _visible(names[0])), lambda: fused.call(x))
+        except TinynetError as error:
+            refused = error
+        for name in names[: 1 + fused.others]:
+            x = self._infer(name, x, None, path)
+        raise refused
 
     @property
     def gives_away(self) -> bool:
@@ -285,6 +304,7 @@ class Residual(_Parallel):
         if any(y.shape != outputs[0].shape for y in outputs):
             shapes = " and ".join(str(tuple(y.shape)) for y in outputs)
             raise ShapeError(f"Residual: expected branches of one shape, got {shapes}")
+        check_floats("Residual", **dict(zip([*self._children, "input"], outputs, strict=False)))    # uint8 would wrap
         total = outputs[0] + outputs[1]
         for y in outputs[2:]:
             total += y

@@ -11,12 +11,13 @@ and holds no memory at inference. The gradient, the deconvnet and guided backpro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ..backend import Array, array_module, to_device
 from ..errors import ArgumentError, DtypeError, ShapeError
+from ..functional._check import check_array
 from ..kernels.factors import Product
 
 Saved = Any
@@ -186,10 +187,13 @@ class Layer:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Copy arrays of `state` into parameters and buffers by name, in place and in their dtype.
 
-        strict: missing and unexpected names are errors; otherwise they are passed over. Wrong shapes always are
-        errors. All problems are named at once, and then nothing is loaded. As in PyTorch, BatchNorm's num_batches_tracked may
-        be missing.
+        strict: missing and unexpected names are errors; otherwise they are passed over. Wrong shapes, and what is no real
+        numbers, always are errors. All problems are named at once, and then nothing is loaded. As in PyTorch, BatchNorm's
+        num_batches_tracked may be missing.
         """
+        if not isinstance(state, Mapping):
+            kind = type(state).__name__
+            raise ArgumentError(f"load_state_dict: expected a dict of names and arrays, as tinynet.load(file) gives, got {kind}")
         slots = {name: (layer, attribute) for name, layer, attribute in self._state()}
         problems = []
         if strict:
@@ -199,11 +203,12 @@ class Layer:
         for name, (layer, attribute) in slots.items():
             if name not in state:
                 continue
-            if not hasattr(state[name], "shape") or not hasattr(state[name], "dtype"):
-                raise DtypeError(f"load_state_dict: expected {name} to be an array, got {type(state[name]).__name__}")
-            shape, expected = tuple(state[name].shape), tuple(getattr(layer, attribute).shape)
-            if shape != expected:
-                problems.append(f"{name} expected {expected}, got {shape}")
+            source, target = state[name], getattr(layer, attribute)
+            check_array("load_state_dict", name, source)
+            if tuple(source.shape) != tuple(target.shape):
+                problems.append(f"{name} expected {tuple(target.shape)}, got {tuple(source.shape)}")
+            if source.dtype.kind not in "biuf" and not np.can_cast(source.dtype, target.dtype):     # bfloat16 can
+                problems.append(f"{name} expected real numbers, got {source.dtype}")
         if problems:
             raise ShapeError(f"load_state_dict: the state does not fit the model: {'; '.join(problems)}")
         for name, (layer, attribute) in slots.items():
@@ -245,9 +250,36 @@ class Layer:
             raise ArgumentError(f"no layer {path!r}; nearest: {', '.join(near)}")
         return found[path]
 
+    if not TYPE_CHECKING:                                       # to a type checker every name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Called only for what is not there: for a name of PyTorch's it says what there is here, else what Python says."""
+            if instead(name):
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{instead(name)}")
+            return object.__getattribute__(self, name)
+
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={getattr(self, name)}" for name in self.config_names)
         return f"{type(self).__name__}({arguments})"
+
+
+_INSTEAD = {
+    "parameters": "named_parameters() is a dict of names and arrays",
+    "train": "model(x) is inference, model.forward(x, train=True) training",
+    "eval": "model(x) is inference, model.forward(x, train=True) training",
+    "zero_grad": "gradients are not kept; nn.backward(model, saved, dy) returns them",
+    "backward": "nn.backward(model, saved, dy) returns the gradients",
+    "requires_grad_": "frozen is what the optimizer is not given",
+    "named_modules": "layers() gives (path, layer) of all",
+    "modules": "layers() gives (path, layer) of all",
+    "register_forward_hook": "forward(x, watch=…) shows every layer's output",
+    "cuda": 'to("cuda")', "cpu": 'to("cpu")', "float": "to(dtype=numpy.float32)", "double": "to(dtype=numpy.float64)",
+}  # fmt: skip
+
+
+def instead(name: str) -> str:
+    """What to use for a name of torch.nn.Module's that a layer does not have, for an error; "" for other names."""
+    return f": {_INSTEAD[name]}" if name in _INSTEAD else ""
 
 
 def computes_plainly(layer: Layer) -> bool:

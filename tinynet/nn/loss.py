@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .. import functional as F
 from ..backend import Array
+from ..errors import ArgumentError
 from ..functional.cross_entropy import cross_entropy_and_gradient
+
+Loss = Callable[[Array, Array], tuple[Any, Array]]
+
+
+def asked(loss: Loss, input: Array, target: Array) -> tuple[Any, Array]:
+    """loss(input, target), which must be a value and a gradient: functional.cross_entropy gives the value alone."""
+    answer = loss(input, target)
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        raise ArgumentError(
+            f"loss: expected (value, gradient) of (input, target), as of nn.CrossEntropyLoss(), got {type(answer).__name__}"
+        )
+    value, gradient = answer
+    return value, gradient
 
 
 class CrossEntropyLoss:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Optimizer:
     """
 
     def __init__(self, params: Parameters, defaults: dict[str, Any]) -> None:
-        groups = [{"params": params}] if isinstance(params, Mapping) else [dict(group) for group in params]
+        groups = [{"params": params}] if isinstance(params, Mapping) else self._checked(params)
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[str, dict[str, Any]] = {}
         self._parameters: dict[str, Array] = {}
@@ -85,6 +85,11 @@ class Optimizer:
         A parameter whose gradient is missing or None stays as it is, and so does its state. An unknown name, another
         shape or another dtype is an error (ArgumentError, ShapeError, DtypeError), raised before anything is changed.
         """
+        if not isinstance(gradients, Mapping):
+            raise ArgumentError(
+                f"{self._name}: expected gradients by name, a dict, got {type(gradients).__name__}; "
+                "nn.backward gives them second: _, gradients = nn.backward(model, saved, dy)"
+            )
         for name, gradient in gradients.items():
             self._check_gradient(name, gradient)
         flag = None if isinstance(ok, bool | np.bool_) else ok
@@ -121,6 +126,14 @@ class Optimizer:
         for slots, before in self._before.pop() if self._before else ():
             slots.clear()
             slots.update(before)
+
+    if not TYPE_CHECKING:                                       # to a type checker every name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Called only for what is not there: for PyTorch's zero_grad it says what there is here, else what Python says."""
+            if name == "zero_grad":
+                raise AttributeError(f"{self._name} has no attribute 'zero_grad': step(gradients) is given them anew")
+            return object.__getattribute__(self, name)
 
     @property
     def lr(self) -> float:
@@ -196,6 +209,19 @@ class Optimizer:
     @property
     def _name(self) -> str:
         return type(self).__name__
+
+    def _checked(self, params: Any) -> list[dict[str, Any]]:
+        """The groups, each a dict of its own. Raises ArgumentError for what PyTorch takes: arrays without their names."""
+        groups = list(params) if isinstance(params, Iterable) else [params]
+        for group in groups:
+            named = group.get("params", {}) if isinstance(group, Mapping) else group
+            if not isinstance(named, Mapping):
+                within = "" if named is params else f" in a {type(params).__name__}"
+                raise ArgumentError(
+                    f"{self._name}: expected the dict of names and arrays that model.named_parameters() gives, or groups "
+                    f'{{"params": such a dict, …}}, got {type(named).__name__}{within}'
+                )
+        return [dict(group) for group in groups]
 
     def _add_group(self, group: dict[str, Any], defaults: dict[str, Any]) -> None:
         unknown = group.keys() - defaults.keys() - {"params"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError
@@ -71,6 +72,14 @@ class EarlyStopping(Callback):
         if self.waited >= self.patience:
             best = "" if self.best is None else f" from {self.best:.4g}"
             trainer.stop(f"{self.monitor} has not improved{best} for {self.waited} epochs")
+
+
+def check_callbacks(owner: str, callbacks: Any) -> list[Callback]:
+    """The callbacks as a list. Raises ArgumentError for one that does not derive from Callback."""
+    for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
+        if not isinstance(callback, Callback) or callback is callbacks:
+            raise ArgumentError(f"{owner}: expected a list of Callbacks (derive from train.Callback), got {callback!r}")
+    return list(callbacks)
 
 
 def check_monitor(owner: str, monitor: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from .. import nn
 from ..backend import Array, array_module
 from ..errors import TinynetError
-from .evaluation import Loss
+from ..nn.loss import Loss
 
 
 class NonFiniteError(TinynetError, ArithmeticError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,10 +14,10 @@ from ..data.transfer import fetched, transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..functional import pad
+from ..functional._check import integer
 from ..nn.classes import final_softmax, probabilities, without_softmax
+from ..nn.loss import Loss, asked
 from . import metrics
-
-Loss = Callable[[Array, Array], tuple[Any, Array]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def evaluate(
 
     def answer(x: Array, y: Array) -> tuple[Array, Array, Any]:
         output = mean_logits(shards, body, x, views)
-        return output, y, None if loss is None else loss(output if end is None else end(output), y)[0]
+        return output, y, None if loss is None else asked(loss, output if end is None else end(output), y)[0]
 
     for output, y, value in fetched(answer(x, y) for x, y in transferred(loader, reference_array(model))):
         if loss is not None:
@@ -113,6 +113,7 @@ def predict(model: Any, x: Any, batch_size: int = 64, *, views: int = 1) -> np.n
     views: see `mean_logits`. Raises ShapeError for a model whose output is not (N, classes), and ArgumentError for one that ends
     in Sigmoid.
     """
+    integer("predict", "batch_size", batch_size, 1)
     model = without_softmax(model)
     reference = reference_array(model)
     batches: Iterable[Any] = x

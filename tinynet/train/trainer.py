@@ -18,11 +18,12 @@ from ..data.transfer import transferred
 from ..distributed import Shards
 from ..errors import ArgumentError, DeviceMemoryError
 from ..files import make_folder
+from ..nn.loss import Loss
 from ..optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value, total_norm
-from .callbacks import Callback, check_monitor, improves
+from .callbacks import Callback, check_callbacks, check_monitor, improves
 from .checkpoint import load_checkpoint, save_checkpoint
 from .diagnosis import NonFiniteError, find_cause, non_finite_array
-from .evaluation import Loss, evaluate, reference_array
+from .evaluation import evaluate, reference_array
 from .figures import StepFigures
 from .history import EpochRecord, History
 from .interrupt import PatientInterrupt, TrainingInterrupted
@@ -85,6 +86,9 @@ class Trainer:
             raise ArgumentError(f'Trainer: expected progress "bar", "lines", "none" or None, got {progress!r}')
         if len(train_loader) == 0:
             raise ArgumentError("Trainer: expected a train_loader with at least one batch, got an empty one")
+        if not hasattr(train_loader, "batches"):
+            kind = type(train_loader).__name__
+            raise ArgumentError(f"Trainer: expected a train_loader with batches(epoch, start), such as a data.Loader, got {kind}")
         try:
             json.dumps(config, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -93,7 +97,7 @@ class Trainer:
         self.train_loader, self.validation_loader = train_loader, validation_loader
         self.epochs, self.schedule, self.schedule_every = int(epochs), schedule, schedule_every
         self.max_norm, self.clip_value = max_norm, clip_value
-        self.callbacks = list(callbacks)
+        self.callbacks = check_callbacks("Trainer", callbacks)
         self.output = None if output is None else Path(output)
         default = "train_loss" if validation_loader is None else "val_accuracy"
         self.monitor = check_monitor("Trainer", monitor or default)
