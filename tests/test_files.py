@@ -11,9 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import tinynet
 from tests.device_double import device_module
+from tinynet.data import ImageFolder, read_photo
+from tinynet.data.folder import any_photos
 from tinynet.errors import FileError
-from tinynet.files import read_safetensors, replacing, write_safetensors, write_text
+from tinynet.files import make_folder, read_safetensors, replacing, write_safetensors, write_text
 
 
 def test_the_format_s_own_library_reads_what_is_written(tmp_path):
@@ -55,6 +58,20 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
         with pytest.raises(FileError, match=message) as caught:
             read_safetensors(tmp_path / name, "a word")
         assert str(caught.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"], ids=["too long", "with a NUL"])
+def test_a_name_that_the_system_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.chdir(tmp_path)
+    for write in (lambda: write_text(name, "x"), lambda: make_folder(name)):
+        with pytest.raises(FileError, match=r"cannot be (written|made a folder) \((File name too long|embedded null byte)\)"):
+            write()
+    ways = [read_safetensors, tinynet.load, tinynet.load_model, tinynet.from_onnx, read_photo, ImageFolder, any_photos]
+    for read in ways:
+        with pytest.raises(FileError, match=r"no such (file|folder)|File name too long|embedded null") as caught:
+            read(name)
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_refused_write_leaves_the_old_file(tmp_path: Path):

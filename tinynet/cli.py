@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -166,7 +167,7 @@ def summary(
     at_least(size=(size, 1))
     if model in names():
         network, (channels, side, _) = create(model, rng=nn.init.no_draws), entry(model).input_size
-    elif "/" not in model and not names_model(model) and not Path(model).exists():
+    elif "/" not in model and not names_model(model) and not os.path.exists(model):
         raise ArgumentError(f"no model file and no model named {model!r}; nearest: {nearest(model)}")
     else:
         trained = load_model(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def model_and(words: list[Path], needed: str = "", device: str = "cpu") -> tuple
     from .models import boxed, load_model, names, names_model
 
     given = bool(words) and names_model(words[0])
-    if words and not given and not words[0].exists():
+    if words and not given and not os.path.exists(words[0]):
         meant = difflib.get_close_matches(str(words[0]), names(), 1, cutoff=0.7)
         if meant:
             raise ArgumentError(f"{words[0]}: no such photo, folder or network; did you mean {meant[0]}?")

@@ -24,8 +24,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     A link stays, and what it points to is replaced; permissions stay as they were. Raises FileError for what the operating system
     refuses, and for a path that is no regular file, such as a device.
     """
-    given, path = Path(path), Path(os.path.realpath(path))
-    if path.exists() and not path.is_file() and not path.is_dir():
+    try:
+        given, path = Path(path), Path(os.path.realpath(path))
+    except ValueError as error:                                 # a NUL
+        raise FileError(f"{path}: cannot be written ({error})") from None
+    if os.path.exists(path) and not path.is_file() and not path.is_dir():
         raise FileError(f"{given}: cannot be written (no regular file)")
     # The ending stays last, for writers that go by it; in the same folder, since a rename cannot cross file systems.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp{path.suffix}")
@@ -63,9 +66,9 @@ def read_safetensors(path: str | os.PathLike[str], expected: str = "") -> tuple[
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):                                     # False, not an error, for a name that the system refuses
         raise FileError(f"{path}: a folder; expected a safetensors file")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileError(f"{path}: no such file" + (f"; {expected}" if expected else ""))
     try:
         with safe_open(path, framework="numpy") as file:
@@ -122,8 +125,8 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     """The folder at path, made if it is not there. Raises FileError."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be made a folder ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:                      # a ValueError: a NUL in the name
+        raise FileError(f"{path}: cannot be made a folder ({getattr(error, 'strerror', None) or error})") from None
     return Path(path)
 
 

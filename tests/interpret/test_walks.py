@@ -18,7 +18,7 @@ from tests.checking import Backend, close, values
 from tests.interpret.nets import NETS, DeconvReLU, GuidedReLU, pair, walk_in_torch
 from tests.nn.helpers import attributes, place, randomise, snapshot
 from tinynet import interpret, nn
-from tinynet.errors import ArgumentError, DeviceError, ShapeError, TinynetError
+from tinynet.errors import ArgumentError, DeviceError, DtypeError, ShapeError, TinynetError
 from tinynet.interpret import (
     deconv,
     deconvnet,
@@ -652,8 +652,11 @@ def test_what_the_methods_refuse() -> None:
         with pytest.raises(ArgumentError, match="smoothgrad: expected"):
             smoothgrad(model, samples, noise)
     integrated_gradients(model, 1, 1), smoothgrad(model, 1, 0)
-    with pytest.raises(ShapeError, match=r"expected baseline \(2, 3, 19, 20\), got \(3, 19\)"):
-        integrated_gradients(model).attribute(x, target=0, baseline=np.zeros((3, 19)))
+    for baseline in (np.zeros((3, 19)), np.zeros((3, 19)).tolist()):
+        with pytest.raises(ShapeError, match=r"expected baseline \(2, 3, 19, 20\), got \(3, 19\)"):
+            integrated_gradients(model).attribute(x, target=0, baseline=baseline)
+    with pytest.raises(DtypeError, match=r"integrated gradients: expected steps to be an integer, got 2\.5"):
+        integrated_gradients(model, 2.5)
 
 
 # Units.

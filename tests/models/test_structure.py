@@ -50,6 +50,12 @@ def test_a_network_without_a_name_comes_back(tmp_path: Path, half: bool) -> None
     assert body["one"] is body["two"], "one layer in two places stays one"
 
 
+def test_a_file_says_how_photos_come_to_the_network(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"model\.safetensors: expected preprocessing to be a Preprocessing, got None"):
+        trained(net())._replace(preprocessing=None).save(tmp_path / "model.safetensors")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_name_does_not_build_is_described(tmp_path: Path) -> None:
     """A known name with another network behind it: the file says what is in it, not what the name would be."""
     other = nn.Sequential(conv=nn.Conv2d(3, 2, 3), relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 import tinynet
 from tests.checking import values
@@ -150,7 +151,10 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (nn.Sequential(bn=nn.BatchNorm2d(3, track_running_stats=False)), (3, 2, 2),
          "^bn: to_onnx: BatchNorm2d without running statistics"),
         (nn.Sequential(n=nn.LocalResponseNorm(4)), (6, 2, 2), "^n: to_onnx: LocalResponseNorm: expected an odd size"),
-        (nn.ReLU(), None, r"expected input_size like \(3, 224, 224\), got None"), (nn.ReLU(), (3, 0), "got"),
+        (nn.ReLU(), None, r"expected input_size like \(3, 224, 224\), got None"), (nn.ReLU(), (3, 0), "got 0"),
+        (nn.ReLU(), 8, "expected input_size like .*, got 8"), (nn.ReLU(), (3, 2.0), "to be an integer, got 2.0"),
+        (torch.nn.ReLU(), (3,), r"to_onnx: expected a model of tinynet's, got ReLU; tinynet\.from_torch makes one"),
+        (TrainedModel(nn.ReLU(), "mine", {}, [], None, {}), (3,), "^to_onnx: expected preprocessing .*, got None"),
         (nn.Linear(3, 2), (4,), "linear"),
     ]  # fmt: skip
     for model, size, words in refused:

@@ -129,8 +129,9 @@ def any_photos(root: str | os.PathLike[str], size: int | None = None, strict: bo
     The photos of a folder without class folders have the one class "photos". Raises FileError if there is none to read.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise FileError(f"{root}: {'a file, not a folder' if root.exists() else 'no such folder'}; expected a folder of photos")
+    if not os.path.isdir(root):
+        what = "a file, not a folder" if os.path.exists(root) else "no such folder"
+        raise FileError(f"{root}: {what}; expected a folder of photos")
     found = [path for path in _files(root) if path.suffix.lower() in SUFFIXES]
     if not found:
         raise FileError(f"{root}: no photo in this folder; put photos (.jpg, .png, .webp) there")
@@ -144,9 +145,9 @@ def any_photos(root: str | os.PathLike[str], size: int | None = None, strict: bo
 
 def _class_folders(root: Path, classes: Sequence[str] | None) -> list[str]:
     wanted = f"expected two or more class folders like {root / 'cat'}, {root / 'notcat'}"
-    if not root.exists():
+    if not os.path.exists(root):
         raise FileError(f"{root}: no such folder; {wanted}")
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise FileError(f"{root}: a file, not a folder; {wanted}")
     try:
         found = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))

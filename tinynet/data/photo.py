@@ -75,13 +75,13 @@ class _naming:
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such photo"
-    if isinstance(error, IsADirectoryError) or path.is_dir():
+    if isinstance(error, IsADirectoryError) or os.path.isdir(path):
         return "a folder, where a photo was expected"
     if isinstance(error, PermissionError):
         return "may not be read (permission denied)"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return "too many pixels: reduce the photo first"
-    if path.is_file() and path.stat().st_size == 0:
+    if os.path.isfile(path) and path.stat().st_size == 0:
         return "empty file (0 bytes)"
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a photo that can be read (expected JPEG, PNG, WebP, BMP, GIF or TIFF)"

@@ -11,6 +11,7 @@ import numpy as np
 from ..backend import Array, array_module
 from ..distributed.memory import MOST, KeptMemory
 from ..errors import ArgumentError, ShapeError
+from ..functional._check import integer
 from ..nn import Layer
 from .attribution import Attribution
 from .fork import Fork
@@ -49,10 +50,8 @@ class _Averaged(Attribution):
     """A weighted sum of the gradients at many inputs, `batch_size` of them at a time, whichever images they belong to."""
 
     def __init__(self, model: Layer, batch_size: int, workers: int | None) -> None:
-        if batch_size < 1:
-            raise ArgumentError(f"{self.name}: expected batch_size of at least 1, got {batch_size}")
         super().__init__(model, workers)
-        self.batch_size = batch_size
+        self.batch_size = integer(self.name, "batch_size", batch_size, 1)
 
     def unit(self, x: Array, target: Any, layer: str | None, unit: Unit | None) -> Array:
         """The mask of the units in question, chosen at x: they stay the same for all inputs, also for "max"."""
@@ -92,9 +91,7 @@ class integrated_gradients(_Averaged):
 
     def __init__(self, model: Layer, steps: int = 50, batch_size: int = 16, workers: int | None = None) -> None:
         super().__init__(model, batch_size, workers)
-        if steps < 1:
-            raise ArgumentError(f"integrated gradients: expected steps of at least 1, got {steps}")
-        self.steps = steps
+        self.steps = integer(self.name, "steps", steps, 1)
 
     def attribute(
         self, x: Array, target: Any = None, *, layer: str | None = None, unit: Unit | None = None, baseline: Array | float = 0.0
@@ -110,9 +107,10 @@ class integrated_gradients(_Averaged):
 
     def _along(self, x: Array, mask: Array, layer: str | None, baseline: Array | float, others: Sequence[Layer]) -> Array:
         xp = array_module(x)
-        if hasattr(baseline, "shape") and tuple(baseline.shape) not in ((), tuple(x.shape), tuple(x.shape[1:])):
-            raise ShapeError(f"integrated_gradients: expected baseline {tuple(x.shape)}, got {tuple(baseline.shape)}")
-        difference = x - xp.asarray(baseline, dtype=x.dtype)
+        start = xp.asarray(baseline, dtype=x.dtype)
+        if tuple(start.shape) not in ((), tuple(x.shape), tuple(x.shape[1:])):
+            raise ShapeError(f"integrated_gradients: expected baseline {tuple(x.shape)}, got {tuple(start.shape)}")
+        difference = x - start
         points, weights = np.polynomial.legendre.leggauss(self.steps)
         line = (
             (weight, i, x[i] - x.dtype.type(1 - point) * difference[i])

@@ -48,6 +48,7 @@ class TrainedModel(NamedTuple):
         A network that `create` does not build like this is described layer by layer. Raises FileError (a full disk, no
         permission), and ArgumentError for a network that load_model could not build again; nothing is written then.
         """
+        check_preprocessing(str(path), self)
         record: dict[str, Any] = {
             "model": self.name, "arguments": self.arguments, "classes": self.classes,
             "preprocessing": self.preprocessing.to_dict(), "notes": self.notes,
@@ -64,6 +65,12 @@ class TrainedModel(NamedTuple):
         if half:
             state = {name: x.astype(np.float16) if x.dtype.kind == "f" else x for name, x in state.items()}
         write_safetensors(path, state, {_KEY: json.dumps({**record, "crc32": _checksum(record, state)})})
+
+
+def check_preprocessing(what: str, trained: TrainedModel) -> None:
+    """A file says how photos come to the network. Raises ArgumentError where nothing does."""
+    if not isinstance(trained.preprocessing, Preprocessing):
+        raise ArgumentError(f"{what}: expected preprocessing to be a Preprocessing, got {trained.preprocessing!r}")
 
 
 def is_model(metadata: Mapping[str, str]) -> bool:

@@ -74,8 +74,8 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxModel:
 
 
 def _parse(onnx: Any, path: Path) -> Any:
-    if not path.is_file():
-        raise FileError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; expected an ONNX file")
+    if not os.path.isfile(path):
+        raise FileError(f"{path}: {'a folder' if os.path.isdir(path) else 'no such file'}; expected an ONNX file")
     from google.protobuf.message import DecodeError
 
     try:

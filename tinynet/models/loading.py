@@ -73,9 +73,9 @@ def _model_of(what: str | os.PathLike[str]) -> TrainedModel:
         return boxed(str(what))
     if str(what) in names():
         raise FileError(f"{what}: a network whose weights are not in the box ({', '.join(BOXED)} is); give a file of weights")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise FileError(f"{path}: a folder; expected a model file, such as {path / 'model.safetensors'}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileError(_missing(path))
     if _is_onnx(path):
         return _from_onnx(path)

@@ -62,9 +62,9 @@ def load_weights(path: str | os.PathLike[str], key: str | None = None) -> Weight
     Raises FileError, in one line, for a file that is missing, damaged, cut short, of another kind, or a trap.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise FileError(f"{path}: a folder; expected a file of weights")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileError(f"{path}: no such file")
     try:
         with open(path, "rb") as file:

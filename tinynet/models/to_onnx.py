@@ -16,11 +16,12 @@ from .. import __name__ as package
 from .. import nn
 from ..errors import ArgumentError, FileError, TinynetError
 from ..files import replacing
+from ..functional._check import integer
 from ..nn import Layer
 from ..nn.layer import computes_plainly, join
 from ..nn.split import routes_plainly
 from ._onnx_writing import Writer, import_onnx, write
-from .file import TrainedModel
+from .file import TrainedModel, check_preprocessing
 
 OPSET, IR_VERSION = 13, 7
 KEY = "tinynet.model"
@@ -38,14 +39,18 @@ def to_onnx(model: Layer | TrainedModel, path: str | os.PathLike[str], input_siz
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     record: dict[str, Any] = {}
     if isinstance(model, TrainedModel):
+        check_preprocessing("to_onnx", model)
         crop = model.preprocessing.crop
         input_size = input_size or (model.preprocessing.channels, crop, crop)
         record = {
             "name": model.name, "classes": model.classes, "preprocessing": model.preprocessing.to_dict(), "notes": model.notes,
         }
         model = model.model
-    if not input_size or min(input_size) < 1:
+    if not isinstance(model, Layer):
+        raise ArgumentError(f"to_onnx: expected a model of tinynet's, got {type(model).__name__}; tinynet.from_torch makes one")
+    if not isinstance(input_size, Sequence) or not input_size:
         raise ArgumentError(f"to_onnx: expected input_size like (3, 224, 224), got {input_size}")
+    input_size = [integer("to_onnx", "input_size", size, 1) for size in input_size]
     writer = Writer()
     zeros = np.zeros((1, *input_size), _dtype(model))
     name, y = _through(model, writer, "input", zeros, "")
