@@ -1,7 +1,8 @@
 """Transposed convolution in one, two and three dimensions, and its gradients.
 
-It is the adjoint of convolution: conv_transpose(x, w) does to x what conv's input gradient does to dy. Its own input
-gradient is therefore the convolution, and its weight gradient is convolution's with the two arrays in exchanged parts.
+It is the adjoint of convolution, its matrix transposed: conv_transpose(x, w) does to x what conv's input gradient does to dy.
+Its own input gradient is therefore the convolution, and its weight gradient is convolution's with the two arrays in
+exchanged parts.
 (Zeiler, Krishnan, Taylor & Fergus, "Deconvolutional networks", CVPR 2010.)
 """
 

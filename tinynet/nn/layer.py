@@ -5,7 +5,8 @@
     gradients = layer.parameter_gradients(saved, dy)
 
 `saved` is a value: nothing is cached on a layer. So one layer may stand in a model twice, run in many threads at once,
-and holds no memory at inference. The gradient, the deconvnet and guided backprop are the same walk back over the same record.
+and holds no memory at inference. The record of a model is all that its layers kept, and a walk goes from layer to layer, up
+or back. The gradient, the deconvnet and guided backprop are the same walk back over the same record.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Watch = Callable[[str, "Layer", Array], None]
 Step = Callable[[str, "Layer", Saved, Array], Array]
 """step(path, layer, saved, signal) → signal is the rule of one walk back."""
 Seed = Callable[[str, "Layer", Any], Any]
-"""seed(path, layer, signal) → signal may put something in at a layer's output on the way down; signal None: nothing arrives."""
+"""seed(path, layer, signal) → signal puts in at a layer's output what a walk back begins with; signal None: nothing arrives."""
 
 
 class Fused(NamedTuple):
@@ -59,7 +60,7 @@ class Layer:
         raise NotImplementedError
 
     def input_gradient(self, saved: Saved, dy: Array) -> Array:
-        """∂ℓ/∂x from dy = ∂ℓ/∂y: the adjoint of the layer's derivative at this forward pass."""
+        """∂ℓ/∂x from dy = ∂ℓ/∂y: the adjoint (as a matrix: the transpose) of the layer's derivative at this forward pass."""
         raise NotImplementedError
 
     def parameter_gradients(self, saved: Saved, dy: Array) -> dict[str, Array]:
@@ -79,24 +80,6 @@ class Layer:
         """Inference: y alone, nothing kept."""
         return self.forward(x)[0]
 
-    shortcuts: ClassVar[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
-        (("forward", "__call__"), ("__call__", "fused", "fused_forward", "overwrites", "overwrite", "gives_away", "each_cell")),
-        (("input_gradient", "parameter_gradients"), ("gradients", "factored_gradients")),
-    )
-    """Rules that say what a layer computes, and what does or says the same in another way."""
-
-    def __init_subclass__(cls, **how: Any) -> None:
-        """A class with a rule of its own goes without the shortcuts that it inherits: they would compute the parent's."""
-        super().__init_subclass__(**how)
-        for rules, shortcuts in cls.shortcuts:
-            if any(rule in vars(cls) for rule in rules):
-                for name in shortcuts:
-                    if name not in vars(cls):
-                        setattr(cls, name, vars(Layer)[name])
-
-    each_cell: ClassVar[bool] = False
-    """Whether a cell of an output map comes from the same cell of the input's maps alone, whatever the size of these."""
-
     # Walks. A layer is the leaf of both; containers (containers.py) route them.
 
     def walk(self, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str) -> tuple[Array, Saved]:
@@ -106,29 +89,6 @@ class Layer:
     def infer(self, x: Array, watch: Watch | None = None, path: str = "") -> Array:
         """The forward walk of inference, which keeps nothing, through this layer, which stands at `path`."""
         return self(x)
-
-    def fused(self, following: Sequence[Layer]) -> Fused | None:
-        """A function that does at inference what this layer and some of the following do, faster; None: there is none.
-
-        following: all layers that the output goes through one after the other, in a new array each, none of which is watched.
-        """
-        return None
-
-    def fused_forward(self, following: Layer) -> Callable[[Array], tuple[Array, Saved, Saved]] | None:
-        """What forward of this layer and the following one give, in one function: y, and what each keeps. None: there is none."""
-        return None
-
-    overwrites: ClassVar[bool] = False
-    """Whether `overwrite` writes the output to where the input was."""
-
-    def overwrite(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
-        """forward, of an x that nobody needs any more."""
-        return self.forward(x, train, rng)
-
-    @property
-    def gives_away(self) -> bool:
-        """Whether the output is a new array that nothing in the record holds, so that the next layer may overwrite it."""
-        return False
 
     def reverse(
         self, saved: Saved, signal: Any, step: Step, seed: Seed | None = None, path: str = "", keep: bool = True
@@ -261,6 +221,49 @@ class Layer:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={getattr(self, name)}" for name in self.config_names)
         return f"{type(self).__name__}({arguments})"
+
+    # For speed alone, and to be skipped at first reading: what says the same as the rules above in another way.
+
+    shortcuts: ClassVar[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
+        (("forward", "__call__"), ("__call__", "fused", "fused_forward", "overwrites", "overwrite", "gives_away", "each_cell")),
+        (("input_gradient", "parameter_gradients"), ("gradients", "factored_gradients")),
+    )
+    """Rules that say what a layer computes, and what does or says the same in another way."""
+
+    def __init_subclass__(cls, **how: Any) -> None:
+        """A class with a rule of its own goes without the shortcuts that it inherits: they would compute the parent's."""
+        super().__init_subclass__(**how)
+        for rules, shortcuts in cls.shortcuts:
+            if any(rule in vars(cls) for rule in rules):
+                for name in shortcuts:
+                    if name not in vars(cls):
+                        setattr(cls, name, vars(Layer)[name])
+
+    each_cell: ClassVar[bool] = False
+    """Whether a cell of an output map comes from the same cell of the input's maps alone, whatever the size of these."""
+
+    def fused(self, following: Sequence[Layer]) -> Fused | None:
+        """A function that does at inference what this layer and some of the following do, faster; None: there is none.
+
+        following: all layers that the output goes through one after the other, in a new array each, none of which is watched.
+        """
+        return None
+
+    def fused_forward(self, following: Layer) -> Callable[[Array], tuple[Array, Saved, Saved]] | None:
+        """What forward of this layer and the following one give, in one function: y, and what each keeps. None: there is none."""
+        return None
+
+    overwrites: ClassVar[bool] = False
+    """Whether `overwrite` writes the output to where the input was."""
+
+    def overwrite(self, x: Array, train: bool = False, rng: np.random.Generator | None = None) -> tuple[Array, Saved]:
+        """forward, of an x that nobody needs any more."""
+        return self.forward(x, train, rng)
+
+    @property
+    def gives_away(self) -> bool:
+        """Whether the output is a new array that nothing in the record holds, so that the next layer may overwrite it."""
+        return False
 
 
 _INSTEAD = {
