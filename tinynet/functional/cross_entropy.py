@@ -16,7 +16,7 @@ from ..backend import Array, array_module
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..kernels import cuda
 from ..kernels.cuda.cross_entropy import cross_entropy as fused_cross_entropy
-from ._check import check_floats, choice, same_shape
+from ._check import check_floats, choice
 from ._reduction import REDUCTIONS, divided, divisor, reduced, through
 from .softmax import below_largest, log_softmax, sums
 
