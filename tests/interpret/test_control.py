@@ -143,3 +143,13 @@ def test_untrained_models_are_known() -> None:
             layer.num_batches_tracked[...] = 0
     assert untrained(seen) is None
     assert untrained(nn.Sequential(nn.ReLU())) is None
+
+
+def test_statistics_without_gain_and_shift_are_redrawn_in_the_copy_alone() -> None:
+    model = randomise(nn.Sequential(conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4, affine=False), relu=nn.ReLU()))
+    model.norm.running_mean[...] = 3                            # type: ignore[attr-defined]
+    for share in (False, True):
+        other = randomised(model, np.random.default_rng(0), share=share)
+        np.testing.assert_array_equal(other.norm.running_mean, 0)               # type: ignore[attr-defined]
+        np.testing.assert_array_equal(model.norm.running_mean, 3)               # type: ignore[attr-defined]
+    assert [path for path, _ in cascade(model, np.random.default_rng(0))] == ["norm", "conv"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,42 @@ def randomised(model: Layer, rng: np.random.Generator, down_to: str | None = Non
     return fresh
 
 
+class Control(NamedTuple):
+    """A network with its weights redrawn from the top down to a layer. all: down to the first."""
+
+    down_to: str
+    model: Layer
+    all: bool
+
+
+def controls_of(model: Layer) -> list[Control]:
+    """The model with its last layer with filters or a matrix redrawn, with the upper half of these, and with all."""
+    weighted = _weighted(model)
+    if not weighted:
+        raise ArgumentError("the model has no filters and no matrix; there is nothing to redraw for a control")
+    chosen = dict.fromkeys([weighted[-1], weighted[len(weighted) // 2], weighted[0]])
+    return [_control(model, path, path == weighted[0]) for path in chosen]
+
+
+def controls_of_units(model: Layer, layer: str, last: Control) -> list[Control]:
+    """Of a unit of the layer: redrawn down to its own filters, and `last`, to the first. What is above has no part."""
+    paths, weighted = [path for path, _ in model.layers()], _weighted(model)
+    own = [path for path in weighted if paths.index(path) <= paths.index(layer) or path.startswith(f"{layer}.")]
+    return [last] if not own or own[-1] == last.down_to else [_control(model, own[-1], False), last]
+
+
+def _control(model: Layer, path: str, all: bool) -> Control:
+    return Control(path, randomised(model, np.random.default_rng(0), path, share=True), all)
+
+
+def _weighted(model: Layer) -> list[str]:
+    """The layers with filters or a matrix, in forward order."""
+    return [
+        path for path, layer in model.layers()
+        if not isinstance(layer, Container) and getattr(getattr(layer, "weight", None), "ndim", 0) >= 2
+    ]
+
+
 def control_projection(control: Layer, model: Layer, x: Array, layer: str, unit: Unit) -> Array:
     """What the deconvnet gives through the control for the unit's activation in the model: the walk begins with the same value at
     the same place. x: (N, C, H, W). Returns x's shape.
@@ -59,7 +95,7 @@ def cascade(model: Layer, rng: np.random.Generator) -> list[tuple[str, Layer]]:
 
     Each layer's new weights are the same in all copies that have them, so that a step shows the effect of one layer.
     """
-    paths = [path for path, layer in model.layers() if not isinstance(layer, Container) and _arrays(layer)][::-1]
+    paths = [path for path, layer in model.layers() if not isinstance(layer, Container) and _learned(layer)][::-1]
     copies: list[tuple[str, Layer]] = []
     seen: set[int] = set()
     last = model
@@ -119,8 +155,13 @@ def _from_the_top(model: Layer, down_to: str | None) -> list[tuple[str, Layer]]:
 
 def _kept(model: Layer, down_to: str | None) -> dict[int, Any]:
     """What is not redrawn, by its id: the memory of a deepcopy that is to leave it as it is."""
-    redrawn = {id(layer) for _, layer in _from_the_top(model, down_to) if _arrays(layer)}
+    redrawn = {id(layer) for _, layer in _from_the_top(model, down_to) if _learned(layer)}
     return {id(layer): layer for _, layer in model.layers() if not any(id(inner) in redrawn for _, inner in layer.layers())}
+
+
+def _learned(layer: Layer) -> bool:
+    """Whether it holds something that is redrawn: parameters, or the statistics of a BatchNorm, which may have no parameters."""
+    return bool(_arrays(layer)) or (isinstance(layer, _BatchNorm) and layer.track_running_stats)
 
 
 def _arrays(layer: Layer) -> dict[str, Any]:
@@ -150,4 +191,4 @@ def _fresh(name: str, array: np.ndarray, rng: np.random.Generator) -> Array:
     return (array.mean() + array.std() * rng.standard_normal(array.shape)).astype(array.dtype)
 
 
-__all__ = ["cascade", "control_projection", "randomised", "untrained"]
+__all__ = ["Control", "cascade", "control_projection", "controls_of", "controls_of_units", "randomised", "untrained"]
