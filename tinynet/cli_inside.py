@@ -40,7 +40,7 @@ def explain(
         units=units, target=target, mask=mask, box=None if box is None else _box(box),
         command=command_line(),
     )
-    for line in (*made.failed, *([made.warning] if made.warning else [])):
+    for line in (*made.failed, *made.left_out, *([made.warning] if made.warning else [])):
         print(f"tinynet: {line}", file=sys.stderr)
     for path in made.files:
         print(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from tinynet import nn
 from tinynet.cli import app
 from tinynet.data.preprocessing import Preprocessing
 from tinynet.errors import ArgumentError, FileError, ShapeError
-from tinynet.interpret import deconvnet, deletion, grad_cam, insertion, integrated_gradients, saliency, scores
-from tinynet.interpret.control import randomised
-from tinynet.interpret.explain import LAYERS, controls_of, explain
+from tinynet.functional import softmax
+from tinynet.interpret import deconvnet, deletion, grad_cam, insertion, integrated_gradients, occlusion, saliency, scores
+from tinynet.interpret.control import controls_of, randomised
+from tinynet.interpret.explain import LAYERS, explain
 from tinynet.interpret.explain_photos import read_mask
-from tinynet.interpret.family import FAMILY
+from tinynet.interpret.explain_sheets import _how, _unit_caption, figures_table
+from tinynet.interpret.family import FAMILY, family
 from tinynet.interpret.observe import stages
 from tinynet.interpret.patches import cut
 from tinynet.interpret.units import record
@@ -139,6 +143,75 @@ def test_a_network_of_dense_layers_has_no_grad_cam_and_no_occlusion() -> None:
     assert found.units["relu"][0].patch.shape == (3, 5, 5)
 
 
+def bent(act: nn.Layer, *last: nn.Layer) -> nn.Layer:
+    """A net with another activation than ReLU in its middle, and something behind its logits."""
+    ends = {f"last{i}": layer for i, layer in enumerate(last)}
+    return randomise(nn.Sequential(
+        conv1=nn.Conv2d(3, 4, 3), relu=nn.ReLU(), conv2=nn.Conv2d(4, 5, 3), act=act, conv3=nn.Conv2d(5, 4, 3),
+        head=nn.Sequential(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(4, 3), **ends),
+    ))
+
+
+@pytest.mark.parametrize("act", [nn.LeakyReLU(), nn.Sigmoid(), nn.Tanh()], ids=lambda act: type(act).__name__)
+def test_what_has_no_rule_is_left_out_and_said(act: nn.Layer) -> None:
+    found = explain(bent(act), np.random.default_rng(0).normal(size=(3, 12, 12)), units=1, steps=4)
+    assert [made.name for made in found.maps] == [m.name for m in FAMILY if m.name not in ("guided backprop", "deconvnet")]
+    assert list(found.units) == ["relu", "conv2"], "below the activation nothing is missing"
+    kind = type(act).__name__
+    assert found.left_out == [f"left out: guided backprop, deconvnet, units of conv3; the deconvnet has no rule for {kind} (act)"]
+    assert found.to_dict()["left_out"] == found.left_out
+    assert explain(bent(nn.ReLU()), found.x, units=1, steps=4).left_out == []
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(), nn.LogSoftmax()], ids=lambda last: type(last).__name__)
+def test_a_final_softmax_is_no_part_of_the_question(last: nn.Layer) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 12, 12))
+    plain, ended = (explain(bent(nn.ReLU(), *ends), x, units=1, steps=4) for ends in ((), (last,)))
+    assert ended.left_out == [] and [made.name for made in ended.maps] == [method.name for method in FAMILY]
+    np.testing.assert_allclose(ended.probabilities, softmax(bent(nn.ReLU())(x[None]), 1)[0], atol=1e-12)
+    for one, other in zip(plain.maps, ended.maps, strict=True):
+        np.testing.assert_array_equal(one.attribution, other.attribution)
+        assert (one.deletion, one.insertion) == (other.deletion, other.insertion)
+        for a, b in zip(one.controls, other.controls, strict=True):
+            np.testing.assert_array_equal(a.attribution, b.attribution)
+
+
+def test_the_settings_are_those_that_were_used() -> None:
+    model, _, x = pair("overlapping")
+    settings = explain(model, x[0], units=1, steps=6, methods=family(steps=7, samples=3, noise=0.2)).to_dict()["settings"]
+    assert settings["integrated gradients"] == {"steps": 7, "baseline": 0.0}
+    assert settings["SmoothGrad"] == {"samples": 3, "noise": 0.2}
+    assert settings["Grad-CAM"] == {"layer": "relu3"}
+    found = occlusion(model, x[0])
+    assert settings["occlusion"] == {"square": list(found.patch), "stride": list(found.stride), "fill": 0.0}
+    assert settings["deletion"] == {"steps": 6, "steps_of_units": 3, "baseline": 0.0}
+    assert settings["insertion"] == {"steps": 6, "steps_of_units": 3, "baseline": "blur of 2.6 pixels"}
+    words = _how(explain(model, x[0], units=1, steps=6), Preprocessing(29, 26, (0.5, 0.4, 0.2), (1, 1, 1)))
+    for part in ("25 steps from the mean", "25 copies, noise 0.15", "of relu3", "6×6 pixels", "in 6 steps", "(128, 102, 51)"):
+        assert part in words, part
+
+
+def test_areas_are_told_apart_however_small_they_are() -> None:
+    model, _, x = pair("overlapping")
+    found = explain(model, x[0], 2, methods=QUICK[:1], units=1, steps=4)
+    small = replace(found, random_order=(0.0021, 0.0094), maps=[found.maps[0]._replace(deletion=0.00226, insertion=0.00243)])
+    lines = figures_table(small).splitlines()
+    assert lines[1].split() == ["small", "is", "good", "large", "is", "good", "ranks", "SSIM"]
+    assert lines[2].split()[:3] == ["saliency", "0.00226", "0.00243"]
+    assert lines[3].split() == ["random", "order", "0.0021", "0.0094"]
+
+
+def test_a_unit_is_a_class_where_nothing_behind_it_mixes_channels() -> None:
+    squeeze, _, x = pair("squeeze")
+    last = explain(squeeze, x[0], layers=["classifier.2", "classifier.1", "features.5", "features.3"], methods=QUICK[:1], units=1)
+    assert {layer: units[0].of_class for layer, units in last.units.items()} == {
+        "classifier.2": True, "classifier.1": True, "features.5": False, "features.3": False,
+    }
+    caption = _unit_caption(last.units["classifier.2"][0], [f"kind {i}" for i in range(5)])
+    assert caption.startswith(f"unit {last.units['classifier.2'][0].channel}, kind {last.units['classifier.2'][0].channel}, (")
+    assert ", kind" not in _unit_caption(last.units["features.3"][0], [f"kind {i}" for i in range(5)])
+
+
 @pytest.mark.parametrize(("how", "words"), [
     ({"layers": ["conv9"]}, r"no layer 'conv9'; nearest: conv\d, conv\d, conv\d"),
     ({"layers": ["conv1:6"]}, r"layer 'conv1' has channels 0 to 5, got 6"),
@@ -197,6 +270,35 @@ def test_photos_of_any_size_with_alpha_and_a_mask(model_file: Path, tmp_path: Pa
         with Image.open(out / name) as sheet:
             assert min(sheet.size) > 300
             assert len(np.unique(np.asarray(sheet.convert("L").resize((60, 60))))) > 10, "an empty sheet"
+
+
+def test_the_answer_and_the_question_are_told_apart(model_file: Path, tmp_path: Path) -> None:
+    photo = picture(tmp_path / "a.png")
+    how = (model_file, photo, "--layers", "relu1", "--units", 1, "--output", tmp_path / "out")
+    said = run(*how).stdout.splitlines()[0]
+    answer = re.fullmatch(rf"{re.escape(str(photo))}: the model says (\w+), [\d.]+ % \(it looks untrained\)", said)
+    assert answer is not None, said
+    other = next(name for name in ("cat", "notcat") if name != answer[1])
+    asked = run(*how, "--target", other).stdout.splitlines()[0]
+    assert re.search(rf"the model says {answer[1]}, [\d.]+ %; asked about {other}, [\d.]+ %", asked), asked
+
+
+def test_a_network_with_leaky_relus_is_explained(tmp_path: Path) -> None:
+    model = bent(nn.LeakyReLU()).to(dtype=np.float32)
+    preprocessing = Preprocessing(34, 32, (0.5,) * 3, (0.25,) * 3)
+    TrainedModel(model, "bent", {}, ["a", "b", "c"], preprocessing, {}).save(tmp_path / "model.safetensors")
+    (tmp_path / "photos").mkdir()
+    photo = picture(tmp_path / "photos" / "a.png")
+    result = run(tmp_path / "model.safetensors", photo, "--units", 1, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "the deconvnet has no rule for LeakyReLU (act)" in result.stderr and result.stderr.count("left out") == 1
+    assert (tmp_path / "out" / "a-class.png").is_file() and (tmp_path / "out" / "a-units.png").is_file()
+    only = run(tmp_path / "model.safetensors", photo, "--layers", "act", "--output", tmp_path / "none")
+    assert only.exit_code == 0 and not (tmp_path / "none" / "a-units.png").exists()
+    refused = CliRunner().invoke(app, ["atlas", str(tmp_path / "model.safetensors"), str(photo.parent), "--layers", "act",
+                                       "--output", str(tmp_path / "atlas")])
+    line = "tinynet: layer 'act': its projections cannot pass LeakyReLU (act), for which the deconvnet has no rule\n"
+    assert refused.exit_code == 2 and refused.stderr == line
 
 
 def test_a_box_is_a_mask(model_file: Path, tmp_path: Path) -> None:

@@ -115,13 +115,41 @@ def test_threads_and_batches_do_not_change_the_result(backend: Backend) -> None:
     np.testing.assert_allclose(result.projection, expected.projection, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("act", [nn.LeakyReLU(), nn.Sigmoid(), nn.Tanh()], ids=lambda act: type(act).__name__)
+def test_a_layer_without_a_rule_costs_the_projection_and_nothing_else(act: nn.Layer, tmp_path: Path) -> None:
+    model, x = net(), image()
+    model._children["relu2"] = act
+    result = occlusion(model, x, 1, patch=5, stride=4, layer="relu2", channel=2)
+    assert result.projection is None and result.barred == f"{type(act).__name__} (relu2)"
+    covered = x.copy()
+    covered[:, result.tops[1] : result.tops[1] + 5, result.lefts[2] : result.lefts[2] + 5] = 0
+    maps: list[np.ndarray] = []
+    logits, _ = model.forward(covered[None], watch=lambda path, _, y: maps.append(y) if path == "relu2" else None)
+    np.testing.assert_allclose(result.logits[1, 2], logits[0], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(result.activation[1, 2], maps[0][0, 2].sum(), rtol=0, atol=1e-10)
+    assert plot_occlusion(result, x, tmp_path / "a.png").stat().st_size > 5000
+    with pytest.raises(ArgumentError, match="a projection that is not there"):
+        plot_occlusion(result, x, tmp_path / "b.png", control=x)
+    below = occlusion(model, x, 1, patch=5, stride=4, layer="relu1")
+    assert below.projection is not None and below.barred is None, "what stands above the map has no part in its projection"
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(), nn.Softmax(-1), nn.LogSoftmax()])
+def test_a_softmax_that_comes_last_is_not_taken_twice(last: nn.Layer) -> None:
+    model, x = net(), image()
+    ended = nn.Sequential({**dict(model.named_children()), "last": last})
+    expected, result = (occlusion(some, x, 1, patch=5, stride=4) for some in (model, ended))
+    np.testing.assert_array_equal(result.logits, expected.logits)
+    assert result.whole_probability == pytest.approx(softmax(model(x[None]), 1)[0, 1], abs=1e-12)
+
+
 def test_wrong_arguments_say_what_is_wrong() -> None:
     model, x = net(), image()
     with pytest.raises(ArgumentError, match=r"nearest: .*relu2"):
         occlusion(model, x, layer="relu22")
-    with pytest.raises(ArgumentError, match="map 0 to 4, got 5"):
+    with pytest.raises(ArgumentError, match="layer 'relu2' has channels 0 to 4, got 5"):
         occlusion(model, x, channel=5)
-    with pytest.raises(ArgumentError, match="class 0 to 2, got -1"):
+    with pytest.raises(ArgumentError, match="the model has classes 0 to 2, got -1"):
         occlusion(model, x, -1)
     with pytest.raises(ArgumentError, match="at most 13×17 pixels, got 14×14"):
         occlusion(model, x, patch=14)

@@ -21,9 +21,10 @@ from tinynet.data import ArrayDataset, any_photos
 from tinynet.data.preprocessing import Preprocessing
 from tinynet.errors import ArgumentError, FileError
 from tinynet.interpret import pictures
-from tinynet.interpret.atlas import WORDS, layer_atlas, layer_sheet, tile_side
+from tinynet.interpret.atlas import layer_atlas, layer_sheet, tile_side
 from tinynet.interpret.report import data_uri, make_atlas, write_report
 from tinynet.interpret.top import TopActivations, top_activations
+from tinynet.interpret.words import WORDS
 from tinynet.models import TrainedModel, create
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -633,8 +633,13 @@ def test_what_grad_cam_refuses() -> None:
     model, _, x = pair("overlapping")
     with pytest.raises(ArgumentError, match=r"no layer 'relu9'; nearest: relu\d"):
         interpret.grad_cam(model, "relu9")
-    with pytest.raises(ShapeError, match="'flatten' has none"):
+    with pytest.raises(ShapeError, match=r"maps \(N, C, h, w\), 'flatten' gives \(N, 6\)"):
         interpret.grad_cam(model, "flatten").attribute(x)
+    for axes in (1, 3):
+        conv = getattr(nn, f"Conv{axes}d")(2, 4, 3, padding=1)
+        other = nn.Sequential(conv=conv, flatten=nn.Flatten(), fc=nn.Linear(4 * 5**axes, 2))
+        with pytest.raises(ShapeError, match=rf"maps \(N, C, h, w\), 'conv' gives \(N, 4{', 5' * axes}\)"):
+            interpret.grad_cam(other, "conv").coarse(np.zeros((1, 2, *(5,) * axes), np.float32), 0)
     with pytest.raises(ArgumentError, match="give the layer to grad_cam"):
         interpret.grad_cam(model, "relu2").attribute(x, layer="relu2", unit=1)
     with pytest.raises(ArgumentError, match="give the layer to grad_cam"):
@@ -679,8 +684,8 @@ def test_what_the_methods_refuse() -> None:
     ({"layer": "conv1"}, r"layer 'conv1': give unit="),
     ({"layer": "conv1", "unit": 0, "target": 1}, "not both"),
     ({"unit": 0}, "a unit needs the layer"),
-    ({"target": 4}, "classes 0 to 3, got target 4"),
-    ({"target": -1}, "classes 0 to 3, got target -1"),
+    ({"target": 4}, "the model has classes 0 to 3, got 4"),
+    ({"target": -1}, "the model has classes 0 to 3, got -1"),
     ({"target": [0, 4]}, "classes 0 to 3"),
     ({"target": [0, -1]}, "classes 0 to 3"),
     ({"target": [0, 1, 2]}, "a class number or 2 of them"),

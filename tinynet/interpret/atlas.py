@@ -24,26 +24,13 @@ from ..nn import Layer
 from ..nn.receptive_field import ReceptiveField, receptive_field
 from . import pictures
 from .control import randomised
-from .deconvnet import MEANING
 from .deletion import Areas
 from .patches import UnitPatches, cut, reduced, unit_patches, window
 from .pictures import Picture, Tile, digits
 from .scores import rank_correlation, ssim
 from .top import TopActivations
+from .words import AREAS, BEYOND, WORDS, areas_words, scale, two
 
-WORDS = (
-    f"{MEANING} The control is the same walk, from the same value at the same place, "
-    "through the network with all its weights redrawn: what both show comes from the photo and the switches, and was not learned."
-)
-SCALE = (
-    "Mid grey is 0; each block of projections has one scale, whose ends are the "
-    f"{pictures.PERCENTILE:g}th percentile of its magnitude (±, in units of the input)."
-)
-AREAS = (
-    "del., ins.: mean activation, as a share of its value, while the pixels that the projection marks go first (small is good), "
-    "or come first (large is good); in brackets, in random order. Where these are alike, the projection does not show what the "
-    "activation depends on."
-)
 _LEGEND = (
     "Each unit: left, projections of its {} strongest activations, one a photo, the strongest first; middle, what the unit saw; "
     "right, the control. Below: values of the first and the last, the ends of the projections' scale, what is on the photos; "
@@ -171,7 +158,7 @@ def layer_sheet(
     count = f"{len(shown)} of {atlas.count} units" if len(shown) < atlas.count else f"{atlas.count} units"
     notes = [
         f"{atlas.layer} ({atlas.kind}), {count}; {atlas.sees}.",
-        _LEGEND.format(len(shown[0].photos) if shown else 0), SCALE, WORDS,
+        _LEGEND.format(len(shown[0].photos) if shown else 0), f"{scale('each block of projections')} {BEYOND}", WORDS,
     ]
     return pictures.sheet(
         rows, path, title=title or f"What excites the units of {atlas.layer} most", notes="\n".join(notes), command=command,
@@ -186,17 +173,6 @@ def caption(unit: UnitBlocks) -> str:
     figures = f"{digits(values[0])} … {digits(values[-1])}; ±{digits(unit.scale)}"
     words = "" if unit.areas is None else f" · {areas_words(unit.areas)}"
     return f"unit {unit.channel}: {figures}; {labels}\nlike {two(unit.likeness)}{words}"
-
-
-def areas_words(areas: Areas) -> str:
-    """Deletion and insertion, each with that of random order in brackets."""
-    gone, come, gone_random, come_random = map(two, areas)
-    return f"del. {gone} ({gone_random}) · ins. {come} ({come_random})"
-
-
-def two(value: float) -> str:
-    """Two places, and no −0.00."""
-    return f"{round(value, 2) + 0:.2f}"
 
 
 def _blocks(unit: UnitPatches, field: ReceptiveField | None, dataset: Dataset, preprocessing: Preprocessing) -> UnitBlocks:
@@ -219,7 +195,7 @@ def _photo(patch: np.ndarray, field: ReceptiveField | None, place: Sequence[int]
     """A patch as a piece of the photo; mid grey beyond the photo's border."""
     size = (preprocessing.crop, preprocessing.crop)
     inside = reduced(cut(np.ones((1, *size)), window(field, place, size)), max(patch.shape[1:]))[0][..., None]
-    shown = inside * pictures.photo(patch, preprocessing.mean, preprocessing.std) + (1 - inside) * 128
+    shown = inside * pictures.photo(patch, preprocessing.mean, preprocessing.std) + (1 - inside) * pictures.GREY
     return shown.round().astype(np.uint8)
 
 
@@ -234,6 +210,5 @@ def _row(unit: UnitBlocks) -> Picture:
 
 
 __all__ = [
-    "AREAS", "SCALE", "WORDS", "LayerAtlas", "PlacedPhoto", "UnitBlocks", "areas_words", "layer_atlas", "layer_sheet",
-    "tile_side", "two",
+    "LayerAtlas", "PlacedPhoto", "UnitBlocks", "layer_atlas", "layer_sheet", "tile_side",
 ]

@@ -46,8 +46,11 @@ class grad_cam(Attribution):
 
         y, saved = self.model.forward(x, watch=watch)           # type: ignore[call-arg]
         self.model.reverse(saved, select(Record(self.model, saved, y, None), target, None), self.step, catch)
-        if not maps or maps[0].ndim != 4:
-            raise ShapeError(f"grad_cam: expected a layer with maps (N, C, h, w), {self.layer!r} has none")
+        if not maps:
+            raise ArgumentError(f"layer {self.layer!r} has no output of its own; name a layer or a named container")
+        if maps[0].ndim != 4:
+            shape = ", ".join(map(str, maps[0].shape[1:]))
+            raise ShapeError(f"grad_cam: expected a layer with maps (N, C, h, w), {self.layer!r} gives (N, {shape})")
         if not arrived or arrived[0] is None:
             raise ArgumentError(f"grad_cam: no gradient arrives at {self.layer!r}")
         alpha = arrived[0].mean(axis=(2, 3), keepdims=True)     # (N, C, 1, 1)

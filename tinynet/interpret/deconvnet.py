@@ -16,10 +16,12 @@ from ..backend import Array
 from ..errors import ArgumentError
 from ..nn import Layer
 from ..nn.activation import _Rectifier
+from ..nn.containers import Container
 from ..nn.conv import _Conv
 from ..nn.layer import Saved
 from ..nn.norm import _BatchNorm
 from ..nn.pool import _MaxPool
+from ..nn.split import below
 from .attribution import Attribution
 from .units import Record
 
@@ -45,6 +47,19 @@ def deconv(layer: Layer, saved: Saved, signal: Array) -> Array:
         f"{kind}: the deconvnet has no rule for it; add one with @tinynet.interpret.deconv.register on a function "
         f"(layer: {kind}, saved, signal) -> signal"
     )
+
+
+def without_rule(model: Layer, layer: str | None = None) -> str | None:
+    """What a projection from `layer` (None: the output) cannot pass: the first layer without a rule, as "LeakyReLU (act1)".
+
+    None: it can pass all.
+    """
+    for path, inner in (model if layer is None else below(model, layer)).layers():
+        refused = deconv.dispatch(object), deconv.dispatch(nn.Softmax)
+        ruled = isinstance(inner, Container) or deconv.dispatch(type(inner)) not in refused
+        if not ruled or (isinstance(inner, _BatchNorm) and not inner.track_running_stats):
+            return f"{type(inner).__name__} ({path})" if path else type(inner).__name__
+    return None
 
 
 @deconv.register

@@ -227,12 +227,17 @@ def _curve(ask: Ask, first: Array, then: Array, order: _Order, batch_size: int, 
     return Curve(shares, found, np.asarray(np.trapezoid(found, shares, axis=1)))
 
 
+def blur_of(x: Array) -> float:
+    """Standard deviation of the baseline "blur", pixels."""
+    return float(min(x.shape[2:]) / 10)
+
+
 def _baseline(x: Array, kind: str) -> Array:
     if kind == "mean":
         return array_module(x).zeros_like(x)
     if kind == "blur":
-        return blur(x, min(x.shape[2:]) / 10)
+        return blur(x, blur_of(x))
     raise ArgumentError(f'expected baseline "mean" or "blur", got {kind!r}')
 
 
-__all__ = ["Areas", "Curve", "class_areas", "deletion", "insertion", "unit_areas"]
+__all__ = ["Areas", "Curve", "blur_of", "class_areas", "deletion", "insertion", "unit_areas"]

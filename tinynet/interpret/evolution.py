@@ -21,14 +21,14 @@ from ..distributed import Shards
 from ..errors import ArgumentError
 from ..nn import Layer
 from ..nn.receptive_field import receptive_field
-from .atlas import WORDS, two
 from .control import randomised
 from .deconvnet import deconvnet
 from .observe import inputs, observe, unit_each
 from .patches import cut, window
 from .pictures import PERCENTILE, Tile, centred, digits, sheet
 from .scores import ssim
-from .units import record
+from .units import check_index, record
+from .words import WORDS, two
 
 EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64)
 """Those of the paper's figure."""
@@ -134,8 +134,7 @@ class Evolution:
             for layer, channels in self.units.items():
                 count = seen[layer].shape[1]
                 for channel in channels:
-                    if not 0 <= channel < count:
-                        raise ArgumentError(f"layer {layer!r} has channels 0 to {count - 1}, got {channel}")
+                    check_index(channel, count, f"layer {layer!r}")
                 maps = [seen[layer][:, channel].reshape(len(x), -1) for channel in channels]
                 found.append(array_module(x).stack([y.max(axis=1) for y in maps]))
             yield (x,), *found

@@ -7,7 +7,7 @@ where the object is, the pointing game and the energy inside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,16 +18,16 @@ from ..distributed.memory import MOST, KeptMemory
 from ..errors import ArgumentError, ShapeError
 from ..nn import Layer, without_softmax
 from ..nn.classes import probabilities
-from ..nn.containers import Container
 from ..nn.receptive_field import receptive_field
 from . import scores
-from .control import randomised, untrained
-from .deconvnet import deconvnet
-from .deletion import Areas, class_areas, unit_areas
+from .control import Control, controls_of, controls_of_units, untrained
+from .deconvnet import deconvnet, without_rule
+from .deletion import Areas, blur_of, class_areas, unit_areas
 from .family import Method, family
-from .observe import last_stage, one_input, stages
+from .observe import last_stage, one_input, stages, tells_classes
+from .occlusion import default_patch, default_stride
 from .patches import Window, cut, seen, window
-from .units import record
+from .units import check_index, record
 
 LAYERS = 5
 """At most so many layers are shown unless some are named."""
@@ -37,14 +37,6 @@ of 192 steps by 0.002 and 0.003 (at most 0.009); of 32 even steps, by 0.003 and 
 METHODS = family(steps=25)
 """25 steps of integrated gradients: of four photos, the ranks of the map correlate 0.995 with those of 400 steps, structural
 similarity 0.999; with 50 steps 0.998 and 1.000."""
-
-
-class Control(NamedTuple):
-    """The network with its weights redrawn from the top down to a layer. all: down to the first."""
-
-    down_to: str
-    model: Layer
-    all: bool
 
 
 class Likeness(NamedTuple):
@@ -79,6 +71,8 @@ class UnitPicture(NamedTuple):
     areas: Areas
     pointing: float | None
     energy: float | None
+    of_class: bool
+    """Whether the channel is a class: nothing comes after the layer that mixes channels."""
 
 
 class ClassMap(NamedTuple):
@@ -104,7 +98,8 @@ class Explanation:
 
     probabilities: (classes,). units: layer → its strongest units. random_order: deletion and insertion of pixels in random order.
     chance, centre: (pointing, energy) of a random point and of a guess at the centre; None without a mask.
-    warning: what a reader must know first, e.g. that nobody trained the model.
+    settings: what was chosen, for each method and for deletion and insertion. left_out: a line for each kind of thing that the
+    model does not allow. warning: what a reader must know first, e.g. that nobody trained the model.
     """
 
     x: np.ndarray
@@ -112,17 +107,19 @@ class Explanation:
     probabilities: np.ndarray
     units: dict[str, list[UnitPicture]]
     maps: list[ClassMap]
-    cam_layer: str | None
     random_order: tuple[float, float]
     mask: np.ndarray | None
     chance: tuple[float, float] | None
     centre: tuple[float, float] | None
+    settings: dict[str, dict[str, Any]]
+    left_out: list[str]
     warning: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """The figures alone, as plain JSON values."""
         return {
             "class": self.target, "probability": float(self.probabilities[self.target]), "warning": self.warning,
+            "left_out": self.left_out, "settings": self.settings,
             "units": {layer: [
                 {"channel": u.channel, "position": list(u.position), "value": u.value, "receptive_field": list(u.where),
                  **u.areas._asdict(), **_figures(u)} for u in units
@@ -145,17 +142,6 @@ def _figures(made: UnitPicture | ClassMap) -> dict[str, Any]:
     }
 
 
-def controls_of(model: Layer, seed: int = 0) -> list[Control]:
-    """The model with its last layer with filters or a matrix redrawn, with the upper half of these, and with all."""
-    weighted = _weighted(model)
-    if not weighted:
-        raise ArgumentError("explain: the model has no filters and no matrix; there is nothing to redraw")
-    chosen = dict.fromkeys([weighted[-1], weighted[len(weighted) // 2], weighted[0]])
-    return [
-        Control(path, randomised(model, np.random.default_rng(seed), path, share=True), path == weighted[0]) for path in chosen
-    ]
-
-
 def explain(
     model: Layer, x: Array, target: int | None = None, *, layers: Sequence[str] | None = None, units: int = 3,
     mask: Array | None = None, controls: Sequence[Control] | None = None, methods: Sequence[Method] = METHODS, steps: int = STEPS,
@@ -164,8 +150,9 @@ def explain(
 
     x: one input (C, H, W), or a batch of one. target: a class (default: what the model says). layers: names, or "name:channel"
     for one unit; default: the rectified maps of at most LAYERS convolutions, evenly chosen. units: how many a layer. mask:
-    (H, W), true where the object is. controls: what controls_of gave (default: by seed 0). steps: of deletion and insertion
-    (of a unit's: half as many).
+    (H, W), true where the object is. controls: what controls_of gave. steps: of deletion and insertion (of a unit's: half as
+    many). A Softmax that comes last is left out: the maps begin with the class's logit. Projections that cannot pass a layer
+    are left out, too, and so is guided backprop there; left_out says so.
     Raises ArgumentError that lists the nearest names for a layer, channel or class that is not there.
     """
     x, model = one_input("explain", x), without_softmax(model)
@@ -176,25 +163,58 @@ def explain(
     wanted = _layers(model, layers)
     p = probabilities(model(x))[0]
     target = int(p.argmax()) if target is None else target
-    if isinstance(target, bool) or not isinstance(target, (int, np.integer)) or not 0 <= target < len(p):
-        raise ArgumentError(f"explain: the model has classes 0 to {len(p) - 1}, got {target!r}")
+    check_index(target, len(p), "the model", "classes")
     controls = [c._replace(model=without_softmax(c.model)) for c in (controls_of(model) if controls is None else controls)]
     cam = last_stage(model) if stages(model) else None
-    asked = [m for m in methods if cam is not None or m.name not in ("Grad-CAM", "occlusion")]
+    asked, seen_through, left_out = _possible(model, wanted, methods, cam)
     mask = None if mask is None else to_host(mask).astype(bool)
     with KeptMemory(MOST):
         shown = {
-            layer: _units(model, _below(model, layer, controls), x, layer, channels, units, mask, max(1, steps // 2))
-            for layer, channels in wanted.items()
+            layer: _units(model, controls_of_units(model, layer, controls[-1]), x, layer, channels, units, mask, steps, len(p))
+            for layer, channels in wanted.items() if layer in seen_through
         }
         maps, random_order = _maps(model, controls, x, int(target), asked, cam, mask, steps)
-    reason = untrained(model)
+    reason, even = untrained(model), None if mask is None else scores.chance(mask)
     return Explanation(
-        to_host(x)[0], int(target), p, shown, maps, cam, random_order, mask,
-        None if mask is None else (scores.chance(mask), scores.chance(mask)),
-        None if mask is None else _inside(scores.centre_guess(*mask.shape), mask),
+        to_host(x)[0], int(target), p, shown, maps, random_order, mask, None if even is None else (even, even),
+        None if mask is None else _inside(scores.centre_guess(*mask.shape), mask), _settings(asked, x, cam, steps), left_out,
         None if reason is None else f"the model looks untrained: {reason}; what is shown was not learned",
     )
+
+
+def _possible(
+    model: Layer, layers: Iterable[str], methods: Sequence[Method], cam: str | None
+) -> tuple[list[Method], list[str], list[str]]:
+    """The methods that the model allows, the layers whose units have projections, and what is left out, in words."""
+    barred = {layer: without_rule(model, layer) for layer in layers}
+    at_top, named = without_rule(model), [method.name for method in methods]
+    words, out = [], [name for name in named if at_top and name in ("guided backprop", "deconvnet")]
+    units = [layer for layer, why in barred.items() if why]
+    if out or units:
+        what = [*out, *([f"units of {', '.join(units)}"] if units else [])]
+        words.append(f"left out: {', '.join(what)}; the deconvnet has no rule for {at_top or barred[units[0]]}")
+    without_cam = [name for name in named if cam is None and name in ("Grad-CAM", "occlusion")]
+    if without_cam:
+        words.append(f"left out: {', '.join(without_cam)}; the model has no convolution")
+    left = [method for method in methods if method.name not in (*out, *without_cam)]
+    return left, [layer for layer, why in barred.items() if not why], words
+
+
+def _settings(methods: Sequence[Method], x: Array, cam: str | None, steps: int) -> dict[str, dict[str, Any]]:
+    """What was chosen, in the units of the input and in pixels. Of methods with nothing to choose there is no entry."""
+    chosen = {method.name: dict(method.settings) for method in methods}
+    if "Grad-CAM" in chosen:
+        chosen["Grad-CAM"]["layer"] = cam
+    if "occlusion" in chosen:
+        side = default_patch(*x.shape[2:])
+        chosen["occlusion"] |= {"square": [side, side], "stride": list(default_stride(side, side)), "fill": 0.0}
+    chosen["deletion"] = {"steps": steps, "steps_of_units": _of_units(steps), "baseline": 0.0}
+    chosen["insertion"] = {"steps": steps, "steps_of_units": _of_units(steps), "baseline": f"blur of {blur_of(x):g} pixels"}
+    return {name: settings for name, settings in chosen.items() if settings}
+
+
+def _of_units(steps: int) -> int:
+    return max(1, steps // 2)
 
 
 def _layers(model: Layer, names: Sequence[str] | None) -> dict[str, list[int]]:
@@ -215,35 +235,17 @@ def _layers(model: Layer, names: Sequence[str] | None) -> dict[str, list[int]]:
     return wanted
 
 
-def _weighted(model: Layer) -> list[str]:
-    """The layers with filters or a matrix, in forward order."""
-    return [
-        path for path, layer in model.layers()
-        if not isinstance(layer, Container) and getattr(getattr(layer, "weight", None), "ndim", 0) >= 2
-    ]
-
-
-def _below(model: Layer, layer: str, controls: Sequence[Control]) -> list[Control]:
-    """The controls that a unit of the layer has: redrawn down to its own filters, and to the first. What is above has no part."""
-    paths, weighted = [path for path, _ in model.layers()], _weighted(model)
-    own = [path for path in weighted if paths.index(path) <= paths.index(layer) or path.startswith(f"{layer}.")]
-    if not own or own[-1] == controls[-1].down_to:
-        return [controls[-1]]
-    seed = np.random.default_rng(0)
-    return [Control(own[-1], randomised(model, seed, own[-1], share=True), False), controls[-1]]
-
-
 def _units(
     model: Layer, controls: Sequence[Control], x: Array, layer: str, channels: Sequence[int], count: int,
-    mask: np.ndarray | None, steps: int,
+    mask: np.ndarray | None, steps: int, classes: int,
 ) -> list[UnitPicture]:
     taken = record(model, x, layer)
     redrawn = [(control.down_to, control.model, record(control.model, x, layer)) for control in controls]
     y = to_host(taken.output)[0]                                # (C, h, w) or (C,)
     flat = y.reshape(len(y), -1)
     for channel in channels:
-        if channel >= len(y):
-            raise ArgumentError(f"layer {layer!r} has channels 0 to {len(y) - 1}, got {channel}")
+        check_index(channel, len(y), f"layer {layer!r}")
+    of_class = len(y) == classes and tells_classes(model, layer)
     chosen = channels or np.argsort(-flat.max(axis=1), kind="stable")[:count].tolist()
     field, found = receptive_field(model, layer), []
     for channel in chosen:
@@ -260,9 +262,9 @@ def _units(
             ranks, ssim = scores.rank_correlation(projection, picture), scores.ssim(projection, picture)
             likeness.append(Likeness(down_to, picture, ranks, ssim))
         maps = scores.importance(whole, signed=False)
-        areas = unit_areas(model, x, maps, layer, (channel, *place), seen(where, x.shape[2:]), steps)
+        areas = unit_areas(model, x, maps, layer, (channel, *place), seen(where, x.shape[2:]), _of_units(steps))
         pointing, energy = (None, None) if mask is None else _inside(to_host(maps)[0], mask)
-        found.append(UnitPicture(channel, place, value, where, patch, projection, likeness, areas, pointing, energy))
+        found.append(UnitPicture(channel, place, value, where, patch, projection, likeness, areas, pointing, energy, of_class))
     return found
 
 
@@ -295,4 +297,4 @@ def _inside(importance: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     return scores.pointing(importance, mask), scores.energy_inside(importance, mask)
 
 
-__all__ = ["LAYERS", "ClassMap", "Control", "Explanation", "Likeness", "UnitPicture", "controls_of", "explain"]
+__all__ = ["LAYERS", "ClassMap", "Explanation", "Likeness", "UnitPicture", "explain"]

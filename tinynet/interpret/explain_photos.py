@@ -16,17 +16,19 @@ from ..data.transforms import CenterCrop, Resize
 from ..errors import ArgumentError, FileError, nearest
 from ..files import make_folder, write_text
 from ..models import TrainedModel
-from .explain import Explanation, controls_of, explain
-from .explain_sheets import class_sheet, figures_table, unit_sheet
+from .control import controls_of
+from .explain import explain
+from .explain_sheets import class_sheet, figures_table, says, unit_sheet
 from .observe import beside_model
 from .scores import box_mask
 
 
 class Explained(NamedTuple):
-    """files: what was written. failed: a line for each photo that could not be read. warning: see Explanation."""
+    """files: what was written. failed: a line for each photo that could not be read. left_out, warning: see Explanation."""
 
     files: list[Path]
     failed: list[str]
+    left_out: list[str]
     warning: str | None
 
 
@@ -51,6 +53,7 @@ def explain_photos(
     files: list[Path] = []
     failed: list[str] = []
     figures: dict[str, Any] = {"classes": trained.classes, "command": command, "photos": {}}
+    left_out: list[str] = []
     warning = None
     for path, name in zip(map(Path, photos), _names(photos), strict=True):
         try:
@@ -64,16 +67,17 @@ def explain_photos(
             truth = _as_seen(box_mask(picture.shape[0], picture.shape[1], box), trained.preprocessing, f"box {tuple(box)}")
         found = explain(trained.model, x, chosen, layers=layers, units=units, mask=truth, controls=controls)
         trained.check_outputs(len(found.probabilities))
-        warning = found.warning
+        left_out, warning = found.left_out, found.warning       # of the model, whatever the photo
         how: dict[str, Any] = {"classes": trained.classes, "command": command}
-        files.append(unit_sheet(found, folder / f"{name}-units.png", trained.preprocessing, **how))
+        if found.units:
+            files.append(unit_sheet(found, folder / f"{name}-units.png", trained.preprocessing, **how))
         files.append(class_sheet(found, folder / f"{name}-class.png", trained.preprocessing, **how))
         figures["photos"][name] = {"photo": path.name, "class_name": trained.classes[found.target], **found.to_dict()}
         write_text(folder / "figures.json", json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
-        say(_words(path, found, trained.classes))
+        say(f"{path}: {says(found, trained.classes)}\n{figures_table(found)}")
     if figures["photos"]:
         files.append(folder / "figures.json")
-    return Explained(files, failed, warning)
+    return Explained(files, failed, left_out, warning)
 
 
 def read_mask(path: str | os.PathLike[str], size: Sequence[int], preprocessing: Preprocessing) -> np.ndarray:
@@ -125,10 +129,6 @@ def _names(photos: Sequence[Any]) -> list[str]:
     """A name for each photo's sheets: its own without the ending, with a number where two are the same."""
     stems = [Path(photo).stem for photo in photos]
     return [stem if stems.count(stem) == 1 else f"{stem}-{stems[: i + 1].count(stem)}" for i, stem in enumerate(stems)]
-
-
-def _words(path: Path, found: Explanation, classes: Sequence[str]) -> str:
-    return f"{path}  {classes[found.target]}  {100 * found.probabilities[found.target]:.1f} %\n{figures_table(found)}"
 
 
 __all__ = ["Explained", "explain_photos", "read_mask"]

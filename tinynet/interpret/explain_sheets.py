@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from ..data.preprocessing import Preprocessing
+from ..figures import shorten
 from . import pictures
-from .atlas import AREAS, SCALE, WORDS, areas_words, two
 from .explain import ClassMap, Explanation, Likeness, UnitPicture
-from .patches import Window
-from .pictures import Picture, Tile
+from .patches import cut, seen
+from .pictures import Picture, Tile, digits
 from .scores import blur
+from .words import AREAS, BEYOND, WORDS, areas_words, scale, two
 
 _TILE = 96                                                      # pixels that a small picture is enlarged to, about
 
@@ -26,18 +27,19 @@ def unit_sheet(
     """The strongest units of each layer: where they look, what they see, their projections, and the controls. A picture file."""
     shown = pictures.photo(found.x, preprocessing.mean, preprocessing.std)
     rows: list[list[Tile | None]] = [
-        [Tile(_strip(unit, shown), _unit_caption(unit)) for unit in units] for units in found.units.values()
+        [Tile(_strip(unit, shown), _unit_caption(unit, classes)) for unit in units] for units in found.units.values()
     ]
     columns = max(len(row) for row in rows)
     words = [
         "Each unit, five pictures: where in the photo it looks · what it sees there (its receptive field) · the deconvnet's "
         "projection of its strongest activation · two controls, the same walk with its own layer's weights redrawn, and with all "
-        "weights redrawn (in the first layer these are one). Below: unit, (row, column) in its map, activation.",
+        "weights redrawn (in the first layer these are one). Below: unit, (row, column) in its map, activation; the ± of its "
+        "projection.",
         f"like: structural similarity of the projection and each control (1: the same). {AREAS}",
-        SCALE.replace("each block of projections", "each projection"), WORDS,
+        f"{scale('each projection')} {BEYOND}", WORDS,
     ]
     return pictures.sheet(
-        rows, path, title=title or f"The strongest units: {_says(found, classes)}", row_names=list(found.units),
+        rows, path, title=title or f"The strongest units: {says(found, classes)}", row_names=list(found.units),
         column_names=["place · sees · projection · own layer redrawn · all redrawn"] * columns, tile=4.7, aspect=0.2,
         notes=_notes(found, [*words, *_mask_words(found)]), command=command,
     )
@@ -52,27 +54,30 @@ def class_sheet(
     down_to = [control.down_to for control in found.maps[0].controls]
     rows: list[list[Tile | None]] = [
         [Tile(_large(shown), "what the model sees"), *(
-            Tile(_map_picture(made, made.attribution), f"del. {made.deletion:.2f} · ins. {made.insertion:.2f}")
+            Tile(_map_picture(made, made.attribution),
+                 f"del. {digits(made.deletion)} · ins. {digits(made.insertion)}\n{_ends(made, made.attribution)}")
             for made in found.maps)],
         [None if found.mask is None else Tile(_large(_outside_paler(shown, found.mask)), "the mask"), *(
             Tile(_laid_over(shown, made.importance), _inside(made)) for made in found.maps)],
-        *([None, *(Tile(_map_picture(made, made.controls[i].attribution), _likeness(made.controls[i])) for made in found.maps)]
+        *([None, *(Tile(_map_picture(made, made.controls[i].attribution),
+                        f"{_likeness(made.controls[i])}\n{_ends(made, made.controls[i].attribution)}") for made in found.maps)]
           for i in range(len(down_to))),
     ]
     words = [
         f"Maps for the class {name}. In three colours: gradients and projections, channel by channel. Orange speaks for the "
         "class, purple against it. Grad-CAM: dark blue is 0, yellow its largest value. "
-        + SCALE.replace("Mid grey is 0", "Mid grey, and white between orange and purple, is 0").replace(
-            "each block of projections", "each map"),
+        f"{scale('each map', 'Mid grey, and white between orange and purple, is 0')} Gradients are logits per unit of the input; "
+        "input × gradient and integrated gradients logits; occlusion a probability.",
         f"Laid over: the importance of a pixel, under a Gaussian of {_sigma(shown.shape):.1g} pixels. Below, the controls: "
         "weights redrawn from the top down to the layer named. ranks: Spearman's correlation with the true map; SSIM: "
         "structural similarity (of maps without detail high in any case). Near 1, the map does not show what was learned.",
         "del., ins.: mean probability of the class while the most important pixels go first (small is good), or come first "
-        f"(large is good); in random order {found.random_order[0]:.2f} and {found.random_order[1]:.2f}.",
-        *_mask_words(found), WORDS,
+        f"(large is good); in random order {digits(found.random_order[0])} and {digits(found.random_order[1])}.",
+        _how(found, preprocessing), *_mask_words(found),
+        *(f"The deconvnet's begins with 1 at the class. {WORDS}" for made in found.maps if made.name == "deconvnet"),
     ]
     return pictures.sheet(
-        rows, path, title=title or f"Maps for {name}: {_says(found, classes)}", tile=1.45,
+        rows, path, title=title or f"Maps for {name}: {says(found, classes)}", tile=1.45,
         row_names=["map", "laid over", *(f"redrawn\ndown to\n{layer}" for layer in down_to)],
         column_names=["photo", *(made.name for made in found.maps)], notes=_notes(found, words), command=command,
     )
@@ -81,18 +86,22 @@ def class_sheet(
 def figures_table(found: Explanation) -> str:
     """A line a method, as text."""
     width = max(len(made.name) for made in found.maps)
-    head = f"  {'':<{width}}  deletion  insertion  likeness to the control (ranks, SSIM)"
-    lines = [head + ("" if found.mask is None else "  pointing  inside")]
+    heads = (f"  {'':<{width}}       deletion       insertion   likeness to the control",
+             f"  {'':<{width}}  small is good  large is good      ranks        SSIM")
+    lines = [head + ("" if found.mask is None else more)
+             for head, more in zip(heads, ("  pointing  inside", ""), strict=True)]
     for made in found.maps:
         last = made.controls[-1]
-        line = f"  {made.name:<{width}}  {made.deletion:>8.2f}  {made.insertion:>9.2f}"
-        line += f"  {two(last.ranks):>29} {two(last.likeness):>8}"
-        lines.append(line + ("" if made.energy is None else f"  {_hit(made.pointing):>8}  {100 * made.energy:>4.0f} %"))
-    lines.append(f"  {'random order':<{width}}  {found.random_order[0]:>8.2f}  {found.random_order[1]:>9.2f}")
+        line = f"  {made.name:<{width}}  {digits(made.deletion):>13}  {digits(made.insertion):>13}"
+        line += f"  {two(last.ranks):>9}   {two(last.likeness):>9}"
+        lines.append(line + ("" if made.energy is None else f"   {_hit(made.pointing):>8}  {100 * made.energy:>4.0f} %"))
+    gone, come = map(digits, found.random_order)
+    lines.append(f"  {'random order':<{width}}  {gone:>13}  {come:>13}")
     return "\n".join(lines)
 
 
-def _says(found: Explanation, classes: Sequence[str]) -> str:
+def says(found: Explanation, classes: Sequence[str]) -> str:
+    """What the model says, and what it was asked about, if that is something else."""
     best = int(found.probabilities.argmax())
     words = f"the model says {_name(best, classes)}, {100 * found.probabilities[best]:.1f} %"
     if best != found.target:
@@ -100,12 +109,27 @@ def _says(found: Explanation, classes: Sequence[str]) -> str:
     return words + (" (it looks untrained)" if found.warning else "")
 
 
+def _how(found: Explanation, preprocessing: Preprocessing) -> str:
+    """The settings in words."""
+    words = {
+        "integrated gradients": "integrated gradients: {steps} steps from the mean",
+        "SmoothGrad": "SmoothGrad: {samples} copies, noise {noise:g} of the photo's range", "Grad-CAM": "Grad-CAM of {layer}",
+        "occlusion": "occlusion: squares of {square[0]}×{square[1]} pixels of the mean, {stride[0]} apart",
+        "deletion": "del.: pixels become the mean, in {steps} steps",
+        "insertion": "ins.: they come into the photo under a {baseline}",
+    }
+    said = [text.format(**found.settings[name]) for name, text in words.items() if name in found.settings]
+    mean = ", ".join(f"{255 * value:.0f}" for value in preprocessing.mean)
+    return f"How: {'; '.join(said)}. The mean: the colour ({mean}), 0 in the units of the input."
+
+
 def _name(number: int, classes: Sequence[str]) -> str:
     return classes[number] if number < len(classes) else f"class {number}"
 
 
 def _notes(found: Explanation, paragraphs: Sequence[str]) -> str:
-    return "\n".join([*([f"WARNING: {found.warning}."] if found.warning else []), *paragraphs])
+    warning = [f"WARNING: {found.warning}."] if found.warning else []
+    return "\n".join([*warning, *(f"{line[0].upper()}{line[1:]}." for line in found.left_out), *paragraphs])
 
 
 def _mask_words(found: Explanation) -> list[str]:
@@ -122,11 +146,13 @@ def _hit(pointing: float | None) -> str:
     return "" if pointing is None else "hit" if pointing == 1 else "miss" if pointing == 0 else f"{100 * pointing:.0f} % hit"
 
 
-def _unit_caption(unit: UnitPicture) -> str:
+def _unit_caption(unit: UnitPicture, classes: Sequence[str]) -> str:
+    name = f", {shorten(_name(unit.channel, classes), 24)}," if unit.of_class else ""
     place = f" ({', '.join(map(str, unit.position))})" if unit.position else ""
     likeness = ", ".join(two(control.likeness) for control in unit.controls)
     inside = f" · {_inside(unit)}" if unit.energy is not None else ""
-    return f"unit {unit.channel}{place}: {pictures.digits(unit.value)} · like {likeness} · {areas_words(unit.areas)}{inside}"
+    value = f"{digits(unit.value)}; ±{digits(pictures.magnitude(unit.projection))}"
+    return f"unit {unit.channel}{name}{place}: {value}\nlike {likeness} · {areas_words(unit.areas)}{inside}"
 
 
 def _inside(made: ClassMap | UnitPicture) -> str:
@@ -135,6 +161,13 @@ def _inside(made: ClassMap | UnitPicture) -> str:
 
 def _likeness(control: Likeness) -> str:
     return f"ranks {two(control.ranks)} · SSIM {two(control.likeness)}"
+
+
+def _ends(made: ClassMap, attribution: np.ndarray) -> str:
+    """What the scale of a map's picture ends at."""
+    if made.name == "Grad-CAM":
+        return f"0 … {digits(float(attribution.max()))}"
+    return f"±{digits(pictures.magnitude(attribution.sum(axis=0) if made.signed else attribution))}"
 
 
 def _map_picture(made: ClassMap, attribution: np.ndarray) -> Picture:
@@ -152,48 +185,33 @@ def _laid_over(shown: Picture, importance: np.ndarray) -> Picture:
 def _strip(unit: UnitPicture, shown: Picture) -> Picture:
     """place, patch, projection and controls side by side, on white."""
     projections = [pictures.centred(v) for v in (unit.projection, *(control.attribution for control in unit.controls))]
-    tiles = [_large(_boxed(shown, unit.where)), _large(_patch(shown, unit.where)), *map(_large, projections)]
+    inside = seen(unit.where, shown.shape[:2])
+    patch = cut(shown.transpose(2, 0, 1), unit.where).transpose(1, 2, 0)
+    patch[~cut(inside, unit.where)] = pictures.GREY             # beyond the photo's border
+    tiles = [_large(_outside_paler(shown, inside)), _large(patch), *map(_large, projections)]
     side = max(max(tile.shape[:2]) for tile in tiles)
     squares = [_in_square(tile, side) for tile in tiles]
     squares[3:3] = [np.full_like(squares[0], 255)] * (5 - len(squares))     # in the first layer both controls are one
     return np.concatenate(squares, axis=1)
 
 
-def _in_square(picture: Picture, side: int, gap: float = 0.03) -> Picture:
-    """The picture in the middle of a white square, enlarged to fill it."""
+def _in_square(picture: Picture, side: int) -> Picture:
+    """The picture, framed, in the middle of a white square, enlarged to fill it."""
     from PIL import Image
 
     h, w = picture.shape[:2]
     size = (max(1, w * side // max(h, w)), max(1, h * side // max(h, w)))
     if size != (w, h):
         picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
-    edge = round(gap * side)
+    edge = 1 + round(0.03 * side)
     out = np.full((side + 2 * edge, side + 2 * edge, 3), 255, np.uint8)
     top, left = edge + (side - size[1]) // 2, edge + (side - size[0]) // 2
-    out[top : top + size[1], left : left + size[0]] = picture
+    out[top - 1 : top + size[1] + 1, left - 1 : left + size[0] + 1] = pictures.framed(picture)
     return out
 
 
 def _large(picture: Picture) -> Picture:
-    """Every pixel a square, so that a small picture stays sharp."""
-    times = max(1, -(-_TILE // max(picture.shape[:2])))
-    return picture.repeat(times, axis=0).repeat(times, axis=1)
-
-
-def _patch(shown: Picture, where: Window) -> Picture:
-    """The part of the photo; mid grey beyond its border."""
-    out = np.full((where.height, where.width, 3), 128, np.uint8)
-    y0, x0 = max(where.top, 0), max(where.left, 0)
-    y1, x1 = min(where.top + where.height, shown.shape[0]), min(where.left + where.width, shown.shape[1])
-    out[y0 - where.top : y1 - where.top, x0 - where.left : x1 - where.left] = shown[y0:y1, x0:x1]
-    return out
-
-
-def _boxed(shown: Picture, where: Window) -> Picture:
-    """The photo, paler, with what the unit sees in full colour."""
-    seen = np.zeros(shown.shape[:2], bool)
-    seen[max(where.top, 0) : max(where.top + where.height, 0), max(where.left, 0) : max(where.left + where.width, 0)] = True
-    return _outside_paler(shown, seen)
+    return pictures.enlarged(picture, _TILE)
 
 
 def _outside_paler(shown: Picture, mask: np.ndarray) -> Picture:
@@ -206,4 +224,4 @@ def _sigma(size: Sequence[int]) -> float:
     return min(size[:2]) / 50
 
 
-__all__ = ["class_sheet", "figures_table", "unit_sheet"]
+__all__ = ["class_sheet", "figures_table", "says", "unit_sheet"]

@@ -5,7 +5,8 @@ Each method gives (N, C, H, W) or (N, 1, H, W) for a batch and one class an imag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,13 +35,14 @@ AskEach = Callable[[Sequence[Layer], Array, Array, str], list[Array]]
 class Method(NamedTuple):
     """One way to ask. signed: whether the sign says for or against the class; otherwise its magnitude alone is of interest.
 
-    ask_each: of several networks at once, where that costs less than one after the other.
+    ask_each: of several networks at once, where that costs less than one after the other. settings: what else was chosen.
     """
 
     name: str
     signed: bool
     ask: Ask
     ask_each: AskEach | None = None
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def of_each(self, models: Sequence[Layer], x: Array, target: Array, layer: str) -> list[Array]:
         """What `ask` gives for each of the networks. The lower layers that they share with the first are computed once."""
@@ -57,8 +59,12 @@ def _asked(way: Callable[[Layer], Attribution]) -> Ask:
     return lambda model, x, target, layer: way(model).attribute(x, target)
 
 
-def _averaged(name: str, signed: bool, way: Callable[[Layer], integrated_gradients | smoothgrad]) -> Method:
-    return Method(name, signed, _asked(way), lambda models, x, target, layer: way(models[0]).of_each(models[1:], x, target))
+def _averaged(
+    name: str, signed: bool, way: Callable[[Layer], integrated_gradients | smoothgrad], settings: Mapping[str, Any]
+) -> Method:
+    return Method(
+        name, signed, _asked(way), lambda models, x, target, layer: way(models[0]).of_each(models[1:], x, target), settings
+    )
 
 
 def _deconvnet(model: Layer, x: Array, target: Array, layer: str) -> Array:
@@ -77,16 +83,18 @@ def _occlusion(models: Sequence[Layer], x: Array, target: Array, layer: str) -> 
     return [array_module(x).asarray(np.stack(maps)[:, None].astype(str(x.dtype))) for maps in zip(*photos, strict=True)]
 
 
-def family(steps: int = 50, samples: int = 25) -> tuple[Method, ...]:
+def family(steps: int = 50, samples: int = 25, noise: float = 0.15) -> tuple[Method, ...]:
     """Every method that `tinynet explain` shows, those that pass the test of redrawn weights (Adebayo et al. 2018) first.
 
-    steps: of integrated gradients. samples: of SmoothGrad.
+    steps: of integrated gradients, from 0. samples, noise: of SmoothGrad.
     """
     return (
         Method("saliency", False, _asked(saliency)),
         Method("input × gradient", True, _asked(input_x_gradient)),
-        _averaged("integrated gradients", True, lambda model: integrated_gradients(model, steps)),
-        _averaged("SmoothGrad", False, lambda model: smoothgrad(model, samples)),
+        _averaged("integrated gradients", True, lambda model: integrated_gradients(model, steps),
+                  {"steps": steps, "baseline": 0.0}),
+        _averaged("SmoothGrad", False, lambda model: smoothgrad(model, samples, noise),
+                  {"samples": samples, "noise": noise}),
         Method("Grad-CAM", True, _grad_cam),
         Method("occlusion", True, lambda model, x, target, layer: _occlusion([model], x, target, layer)[0], _occlusion),
         Method("guided backprop", False, _asked(guided_backprop)),

@@ -19,7 +19,7 @@ import numpy as np
 from ..backend import Array, array_module, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError
-from ..nn import Layer
+from ..nn import Layer, without_softmax
 from ..nn.activation import _Rectifier
 from ..nn.layer import Saved
 from ..nn.receptive_field import receptive_field
@@ -85,7 +85,7 @@ def maximise(
         )
     if len(size) != 3:
         raise ArgumentError(f"maximise: expected size (C, H, W), got {tuple(size)}")
-    channels = tuple(channels)
+    model, channels = without_softmax(model) if layer is None else model, tuple(channels)
     if not channels:
         raise ArgumentError("maximise: expected at least one channel")
     rng = np.random.default_rng(seed)

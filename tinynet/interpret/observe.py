@@ -8,15 +8,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import nn
 from ..backend import Array, array_module, to_host
 from ..data.transfer import transferred
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
-from ..nn import Dropout, Identity, Layer, Linear
+from ..nn import Dropout, Identity, Layer, Linear, split
 from ..nn.activation import _Rectifier
 from ..nn.containers import Container
 from ..nn.conv import _Conv
 from ..nn.norm import _BatchNorm
+from ..nn.pool import _MaxPool
+from .units import check_index
+
+_CHANNELS_APART = (
+    _Rectifier, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softmax, nn.LogSoftmax, _BatchNorm, _MaxPool, nn.AvgPool1d,
+    nn.AdaptiveAvgPool2d, nn.Flatten, Dropout, Identity,
+)
 
 
 class Reached(Exception):
@@ -118,6 +126,15 @@ def features(model: Layer) -> str:
     return last
 
 
+def tells_classes(model: Layer, layer: str) -> bool:
+    """Whether nothing comes after the layer that mixes channels, so that its channels, if as many, are the model's classes."""
+    try:
+        head = split(model, layer)[1]
+    except ArgumentError:                                       # in a branch
+        return False
+    return all(isinstance(inner, (*_CHANNELS_APART, Container)) for _, inner in head.layers())
+
+
 def last_stage(model: Layer) -> str:
     """The last of `stages`. Raises ArgumentError for a model without a convolution."""
     found = stages(model)
@@ -158,8 +175,7 @@ def unit_each(y: Array, channels: Sequence[int], positions: Sequence[Sequence[in
     xp = array_module(y)
     mask = xp.zeros_like(y)
     for i, channel in enumerate(channels):
-        if isinstance(channel, bool) or not isinstance(channel, (int, np.integer)) or not 0 <= channel < y.shape[1]:
-            raise ArgumentError(f"the layer has channels 0 to {y.shape[1] - 1}, got {channel!r}")
+        check_index(channel, y.shape[1], "the layer")
         if y.ndim == 2:
             mask[i, channel] = 1
         elif positions is None:
@@ -175,5 +191,5 @@ def _leaves(model: Layer) -> Iterable[tuple[str, Layer]]:
 
 __all__ = [
     "Observed", "Reached", "beside_model", "features", "inputs", "last_stage", "observe", "one_input", "stages",
-    "unit_each", "up_to",
+    "tells_classes", "unit_each", "up_to",
 ]

@@ -19,12 +19,13 @@ from ..functional._check import integers
 from ..nn import Layer, without_softmax
 from ..nn.classes import probabilities
 from . import panels, touched
-from .deconvnet import MEANING, deconvnet
+from .deconvnet import MEANING, deconvnet, without_rule
 from .fork import Fork
 from .observe import last_stage, observe, one_input
 from .pictures import Picture, centred, digits, photo
 from .scores import ssim
 from .touched import Touched
+from .units import check_index
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,15 @@ class Occlusion(Covered):
     """What covering does to the classes, and to one map.
 
     activation: (R, K), the sum over map `channel` of `layer`; whole_activation: for the whole photo. projection: (3, H, W), the
-    deconvnet's of that map's strongest activation.
+    deconvnet's of that map's strongest activation; None where the deconvnet cannot pass a layer, which is named in `barred`.
     """
 
     layer: str
     channel: int
     activation: np.ndarray
     whole_activation: float
-    projection: np.ndarray
+    projection: np.ndarray | None
+    barred: str | None = None
 
     def _drops(self) -> dict[str, Callable[[], np.ndarray]]:
         return {**super()._drops(), "activation": lambda: self.whole_activation - self.activation}
@@ -128,7 +130,7 @@ def occlusion(
     strongest activation for the whole photo.
     patch: height and width of the square, pixels; None: a quarter of the shorter side. stride: None: a quarter of the patch.
     fill: its value in the units of x, one number or one a channel; 0 is the mean colour.
-    workers: threads that share the positions.
+    workers: threads that share the positions. A Softmax that comes last is left out: logits are what comes before it.
     Raises ArgumentError for a layer, map, class, patch or stride that does not fit.
     """
     x, model = one_input("occlusion", x), without_softmax(model)
@@ -139,7 +141,7 @@ def occlusion(
     if maps.ndim < 1:
         raise ShapeError(f"occlusion: expected a layer with maps (N, C, …), {layer!r} has none")
     channel = int(maps.reshape(len(maps), -1).max(axis=1).argmax()) if channel is None else channel
-    _check("map", f"layer {layer!r}", channel, len(maps))
+    check_index(channel, len(maps), f"layer {layer!r}")
     target = _target(logits, target)
     clean: dict[str, Array] = {}
 
@@ -151,10 +153,11 @@ def occlusion(
         return output, maps.total(channel) if isinstance(maps, Touched) else _total(maps[:, channel])
 
     found, activation = _slide(x, squares, ask, batch_size, workers)
+    barred = without_rule(model, layer)
+    projection = None if barred else to_host(deconvnet(model).attribute(x, layer=layer, unit=(channel, "max")))[0]
     return Occlusion(
         *squares[:4], tuple(x.shape[2:]), target, found, logits, layer, channel, activation,
-        float(to_host(_total(maps[channel][None]))[0]),
-        to_host(deconvnet(model).attribute(x, layer=layer, unit=(channel, "max")))[0],
+        float(to_host(_total(maps[channel][None]))[0]), projection, barred,
     )
 
 
@@ -188,7 +191,7 @@ def plot_occlusion(
     mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0), control: Array | None = None,
     title: str = "", command: str = "",
 ) -> Path:
-    """The panels of the paper's figure 7: photo, activation, projection, probability, class. Writes a picture file.
+    """The panels of the paper's figure 7: photo, activation, projection (if there is one), probability, class. A picture file.
 
     x: the input (3, H, W) with the mean and std that it was normalised by, or the photo itself, uint8 (H, W, 3).
     control: (3, H, W), the projection through redrawn weights, to stand beside the projection (`control_projection`).
@@ -204,16 +207,20 @@ def plot_occlusion(
     ph, pw = result.patch
 
     title = title or "Occlusion: what the network loses when a part of the photo is covered"
-    board = panels.Board(5 + (control is not None), result.size, title)
+    projection = result.projection
+    if projection is None and control is not None:
+        raise ArgumentError("plot_occlusion: a control for a projection that is not there")
+    board = panels.Board(4 + (projection is not None) + (control is not None), result.size, title)
     caption = f"here the square costs most:\n{name} {whole:.1f} % → {lowest:.1f} %"
     board.picture("(a) photo", picture, caption, box=(top, left, ph, pw))
     board.map(
         f"(b) map {result.channel} of {result.layer}", result.at_pixels(result.activation),
         f"summed activation; {digits(result.whole_activation)} uncovered", least=0.2 * abs(result.whole_activation),
     )
-    board.picture("(c) projection of that map", centred(result.projection), "deconvnet, strongest activation;\nmid grey is 0")
-    if control is not None:
-        likeness = ssim(result.projection, control)
+    if projection is not None:
+        board.picture("(c) projection of that map", centred(projection), "deconvnet, strongest activation;\nmid grey is 0")
+    if projection is not None and control is not None:
+        likeness = ssim(projection, control)
         board.picture("its control", centred(control), f"the same, all weights redrawn;\nstructural similarity {likeness:.2f}")
     board.map(
         f"(d) probability of {name}", result.at_pixels(100 * result.probability), f"%; {whole:.1f} % uncovered",
@@ -224,9 +231,21 @@ def plot_occlusion(
     notes = (
         f"Each point of (b), (d), (e) is the centre of a grey square of {ph}×{pw} pixels (stride {result.stride[0]}×"
         f"{result.stride[1]}, {rows}×{columns} positions); at the border, of the nearest one. "
-        f"The photo has {result.size[0]}×{result.size[1]} pixels.\n(c): {MEANING}"
+        f"The photo has {result.size[0]}×{result.size[1]} pixels.\n"
+        + (f"(c): {MEANING}" if projection is not None else
+           f"There is no projection (c): the deconvnet has no rule for {result.barred}.")
     )
     return board.save(path, notes, command)
+
+
+def default_patch(height: int, width: int) -> int:
+    """The square's side for a photo of that size: a quarter of its shorter side."""
+    return max(1, min(height, width) // 4)
+
+
+def default_stride(height: int, width: int) -> tuple[int, int]:
+    """How far it moves: a quarter of its own size."""
+    return max(1, height // 4), max(1, width // 4)
 
 
 class _Squares(NamedTuple):
@@ -243,8 +262,8 @@ def _squares(
     x: Array, patch: int | Sequence[int] | None, stride: int | Sequence[int] | None, fill: float | Sequence[float]
 ) -> _Squares:
     xp, (height, width) = array_module(x), x.shape[2:]
-    ph, pw = _pair("patch", max(1, min(height, width) // 4) if patch is None else patch)
-    sh, sw = _pair("stride", (max(1, ph // 4), max(1, pw // 4)) if stride is None else stride)
+    ph, pw = _pair("patch", default_patch(height, width) if patch is None else patch)
+    sh, sw = _pair("stride", default_stride(ph, pw) if stride is None else stride)
     if ph > height or pw > width:
         raise ArgumentError(f"occlusion: expected a patch of at most {height}×{width} pixels, got {ph}×{pw}")
     if sh > ph or sw > pw:
@@ -278,7 +297,7 @@ def _target(logits: np.ndarray, target: int | None) -> int:
     if logits.ndim != 1:
         raise ShapeError(f"occlusion: expected a model with an output (N, classes), got {(1, *logits.shape)}")
     target = int(logits.argmax()) if target is None else target
-    _check("class", "the model", target, len(logits))
+    check_index(target, len(logits), "the model", "classes")
     return target
 
 
@@ -292,9 +311,4 @@ def _total(maps: Array) -> Array:
     return maps.reshape(len(maps), -1).sum(axis=1)
 
 
-def _check(what: str, where: str, index: Any, count: int) -> None:
-    if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or not 0 <= index < count:
-        raise ArgumentError(f"occlusion: {where} has {what} 0 to {count - 1}, got {index!r}")
-
-
-__all__ = ["Occlusion", "occlusion", "plot_occlusion"]
+__all__ = ["Covered", "Occlusion", "covered", "default_patch", "default_stride", "occlusion", "plot_occlusion"]

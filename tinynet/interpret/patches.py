@@ -15,7 +15,7 @@ from ..data.dataset import Dataset
 from ..data.loader import Transform
 from ..data.transforms import ToArray
 from ..distributed import Shards
-from ..errors import ArgumentError, FileError, ShapeError
+from ..errors import FileError, ShapeError
 from ..nn import Layer
 from ..nn.receptive_field import ReceptiveField, receptive_field
 from .attribution import Attribution
@@ -26,6 +26,7 @@ from .scores import importance
 from .strongest import model_input
 from .top import LayerTop, TopActivations
 from .unit_walks import Found, Photo, UnitWalks, Walk
+from .units import check_index
 
 _CHUNK = 32                                                     # photos between two looks at the keyboard
 
@@ -112,8 +113,7 @@ def unit_patches(
     found = top[layer]
     channels = range(len(found.values)) if channels is None else channels
     for channel in channels:
-        if isinstance(channel, bool) or not 0 <= channel < len(found.values):
-            raise ArgumentError(f"layer {layer!r} has channels 0 to {len(found.values) - 1}, got {channel!r}")
+        check_index(channel, len(found.values), f"layer {layer!r}")
     field, transform = receptive_field(model, layer), ToArray() if transform is None else transform
     ways = [deconvnet(model) if method is None else method] + ([] if control is None else [deconvnet(control)])
     tasks: dict[int, list[tuple[int, int]]] = {}                # photo → (channel, rank)

@@ -22,6 +22,8 @@ from ..errors import ShapeError
 from ..figures import new_figure, save_figure, wrapped
 
 Picture = npt.NDArray[np.uint8]                                # (H, W, 3)
+GREY = 128
+"""Of each colour: 0 in a projection, and in a photo what lies beyond its border."""
 PERCENTILE = 99.0
 """Magnitudes up to this percentile are within the scale; what is beyond is shown as the darkest or brightest."""
 
@@ -78,6 +80,11 @@ def enlarged(picture: Picture, least: int) -> Picture:
     """Every pixel as a square of equal pixels, so many that the longer edge has at least `least`; larger ones as they are."""
     times = -(-least // max(picture.shape[:2]))
     return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def framed(picture: Picture) -> Picture:
+    """With a line of light grey around it, which tells a white picture from a white page."""
+    return np.pad(picture, ((1, 1), (1, 1), (0, 0)), constant_values=190)
 
 
 def digits(value: float) -> str:
@@ -188,6 +195,6 @@ def _host(values: Array, axes: int) -> np.ndarray:
 
 
 __all__ = [
-    "PERCENTILE", "Picture", "Tile", "block", "broken", "centred", "digits", "enlarged", "heat", "magnitude", "overlay", "photo",
-    "sheet", "signed",
+    "GREY", "PERCENTILE", "Picture", "Tile", "block", "broken", "centred", "digits", "enlarged", "framed", "heat", "magnitude",
+    "overlay", "photo", "sheet", "signed",
 ]

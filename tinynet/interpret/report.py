@@ -15,14 +15,16 @@ import numpy as np
 from PIL import Image
 
 from ..data.dataset import Dataset
-from ..errors import FileError, some
+from ..errors import ArgumentError, FileError, some
 from ..files import make_folder, write_text
 from ..models import TrainedModel
 from ..nn import Summary, summary
-from .atlas import AREAS, SCALE, WORDS, LayerAtlas, areas_words, layer_atlas, layer_sheet, tile_side, two
+from .atlas import LayerAtlas, layer_atlas, layer_sheet, tile_side
 from .control import randomised, untrained
+from .deconvnet import without_rule
 from .pictures import Picture, digits
 from .top import default_layers, top_activations
+from .words import AREAS, BEYOND, WORDS, areas_words, scale, two
 
 UNITS = 32
 """Units of a layer that a report shows unless told otherwise."""
@@ -50,8 +52,12 @@ def make_atlas(
     """
     model = trained.model
     chosen = list(dict.fromkeys(layers)) if layers else default_layers(model)
-    for layer in chosen:
-        model.layer(layer)                                      # before the folder is made
+    barred = {layer: without_rule(model, layer) for layer in chosen}     # before the folder is made
+    left_out = [layer for layer in chosen if barred[layer]]
+    if left_out and (layers or left_out == chosen):
+        layer = left_out[0]
+        raise ArgumentError(f"layer {layer!r}: its projections cannot pass {barred[layer]}, for which the deconvnet has no rule")
+    chosen = [layer for layer in chosen if layer not in left_out]
     folder = make_folder(output)
     findings = folder / "top.safetensors"
     if not resume:
@@ -74,7 +80,10 @@ def make_atlas(
             f"interrupted at the pictures of {where}; what was found is in {findings}: resume (--resume) to go on from it"
         ) from None
     why = untrained(model)
-    warning = f"the model looks untrained ({why}): these pictures show what a random network gives" if why else ""
+    warnings = [f"the model looks untrained ({why}): these pictures show what a random network gives"] if why else []
+    if left_out:
+        warnings.append(f"left out: {', '.join(left_out)}; the deconvnet has no rule for {barred[left_out[0]]}")
+    warning = "; ".join(warnings)
     where = photos or f"{len(dataset):,} photos"
     report = write_report(
         folder / "atlas.html", atlases, title=f"Atlas of {trained.name}", photos=where, classes=trained.classes,
@@ -95,8 +104,8 @@ def write_report(
     from .. import __version__
 
     values = {
-        "title": title, "photos": photos, "classes": some(classes), "atlases": list(atlases), "words": WORDS, "scale": SCALE,
-        "areas": AREAS,
+        "title": title, "photos": photos, "classes": some(classes), "atlases": list(atlases), "words": WORDS,
+        "scale": f"{scale('each block of projections')} {BEYOND}", "areas": AREAS,
         "warning": warning, "command": command, "units_cut": units_cut, "table": _table(table), "total": table,
         "versions": f"tinynet {__version__}, Python {platform.python_version()}, NumPy {np.__version__}",
     }

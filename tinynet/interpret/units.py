@@ -66,8 +66,7 @@ def select(record: Record, target: Any, unit: Unit | None) -> Array:
     if unit is None:
         raise ArgumentError(f"layer {record.layer!r}: give unit=(channel, y, x), (channel, 'max'), (channel, 'all') or a channel")
     channel, *position = unit if isinstance(unit, (tuple, list)) else (unit,)
-    if not _whole(channel) or not 0 <= channel < y.shape[1]:
-        raise ArgumentError(f"layer {record.layer!r} has channels 0 to {y.shape[1] - 1}, got {channel!r}")
+    check_index(channel, y.shape[1], f"layer {record.layer!r}")
     xp = array_module(y)
     mask = xp.zeros_like(y)
     if position == ["all"]:
@@ -79,6 +78,12 @@ def select(record: Record, target: Any, unit: Unit | None) -> Array:
         _check_position(record.layer, y, position)
         mask[(slice(None), channel, *position)] = 1
     return mask
+
+
+def check_index(index: Any, count: int, where: str, what: str = "channels") -> None:
+    """Raises ArgumentError, such as "layer 'conv1' has channels 0 to 5, got 6", unless index is one of 0 … count − 1."""
+    if not _whole(index) or not 0 <= index < count:
+        raise ArgumentError(f"{where} has {what} 0 to {count - 1}, got {index!r}")
 
 
 def targets(x: Array, target: Any) -> Array | None:
@@ -103,8 +108,7 @@ def _class_mask(y: Array, target: Any) -> Array:
     else:
         chosen = xp.asarray(targets(y, target))
         for bound in (int(chosen.min()), int(chosen.max())):
-            if not 0 <= bound < y.shape[1]:
-                raise ArgumentError(f"the model has classes 0 to {y.shape[1] - 1}, got target {bound}")
+            check_index(bound, y.shape[1], "the model", "classes")
     mask[xp.arange(len(y)), chosen] = 1
     return mask
 

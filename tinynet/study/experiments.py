@@ -10,6 +10,7 @@ import numpy as np
 from .. import interpret
 from ..data import Dataset, Loader
 from ..interpret.atlas import LayerAtlas
+from ..interpret.deconvnet import without_rule
 from ..interpret.invariance import KINDS
 from ..interpret.observe import stages
 from ..nn.conv import _Conv
@@ -20,9 +21,12 @@ Figures = dict[str, Any]
 
 def activations(bench: Workbench) -> Figures:
     """The strongest activations of every unit, and the projections of some of them (figure 2)."""
-    layers = stages(bench.model)
-    if not layers:
+    known = stages(bench.model)
+    if not known:
         raise Skip("the model has no convolution")
+    layers = [layer for layer in known if without_rule(bench.model, layer) is None]
+    if not layers:
+        raise Skip(f"the deconvnet has no rule for {without_rule(bench.model, known[0])}")
     photos, model = bench.some(100 if bench.quick else 1000), bench.model
     top = interpret.top_activations(
         model, photos, layers, transform=bench.pre.transform(), workers=bench.workers, resume=bench.output / "top.safetensors",
@@ -108,7 +112,8 @@ def occlusion(bench: Workbench) -> Figures:
     rows = []
     for i, (picture, label, x) in enumerate(zip(pictures, labels, bench.inputs(pictures), strict=True)):
         found = interpret.occlusion(bench.model, x, label, patch=patch, stride=stride, workers=bench.workers)
-        control = interpret.control_projection(redrawn, bench.model, x[None], found.layer, (found.channel, "max"))[0]
+        control = None if found.projection is None else interpret.control_projection(
+            redrawn, bench.model, x[None], found.layer, (found.channel, "max"))[0]
         rows.append({
             "class": bench.trained.classes[label], "whole": found.whole_probability, "lowest": found.probability.min(),
             "flipped": (found.predicted != found.whole_logits.argmax()).mean(), "patch": found.patch, "stride": found.stride,

@@ -13,6 +13,7 @@ from .. import interpret
 from ..data import Dataset, Loader, Subset, split
 from ..errors import ArgumentError
 from ..files import write_text
+from ..interpret.deconvnet import without_rule
 from ..interpret.evolution import EPOCHS
 from ..interpret.observe import stages
 from ..nn import Linear
@@ -81,7 +82,9 @@ def training(bench: Workbench, epochs: int, say: Callable[[str], None]) -> tuple
         }
     except ArgumentError as error:
         raise Skip(str(error)) from None
-    known = stages(variants["as it is"])
+    known = [layer for layer in stages(variants["as it is"]) if without_rule(variants["as it is"], layer) is None]
+    if not known:
+        raise Skip("the deconvnet has no rule for what comes before the first maps")
     layers = dict.fromkeys([known[0], known[len(known) // 2], known[-1]])
     units = {layer: list(range(min(3, bench.channels(layer, variants["as it is"])))) for layer in layers}
     wanted = sorted({*(epoch for epoch in EPOCHS if epoch <= epochs), epochs})
