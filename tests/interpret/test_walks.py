@@ -431,6 +431,15 @@ def test_the_mirror_holds_the_very_arrays_and_runs_layers_of_its_own() -> None:
     assert model.conv2.bias is not None, "the model itself stays"
 
 
+def test_a_mirror_image_is_named_as_a_layer_where_there_is_one() -> None:
+    for name in NETS:
+        for made in mirror(pair(name)[0]).pairs:
+            has = isinstance(made.layer, (nn.Conv2d, nn.MaxPool2d, nn.ReLU)) and not isinstance(made.layer, nn.ConvTranspose2d)
+            assert (made.mirror is not None) == has, made
+            words = made.words.partition(",")[0].partition("(")[0].split(" ")[0]
+            assert (words == type(made.mirror).__name__) == has, made
+
+
 def test_what_the_mirror_shows_is_what_it_runs() -> None:
     """Other filters put into an image layer, or another unpooling, and the picture changes: no rule runs behind its back."""
     model = randomise(nn.Sequential(conv=nn.Conv2d(3, 4, 3), pool=nn.MaxPool2d(2)))
@@ -450,7 +459,7 @@ def test_what_the_mirror_prints() -> None:
     text = str(mirror(pair("overlapping")[0])).splitlines()
     assert " ".join(text[text.index("") + 1 :]) == MEANING and "not evidence for a class" in MEANING
     text = text[: text.index("")]
-    assert text[0] == "fc       Linear            ↔ Linear(4 → 6), the same matrix transposed, no bias"
+    assert text[0] == "fc       Linear            ↔ the same matrix transposed (4 → 6), no bias"
     assert text[-1] == "conv1    Conv2d            ↔ ConvTranspose2d(6 → 3, 5×5, stride 2), the same filters, no bias"
     assert text[-2].endswith("MaxUnpool2d(3, stride 2) with its switches; windows overlap: values that meet are added")
     assert any(line.endswith("↔ a gain for each channel, γ/√(σ² + ε); no shift") for line in text)
@@ -458,7 +467,7 @@ def test_what_the_mirror_prints() -> None:
     assert any(line.endswith("↔ its adjoint") for line in text)
     text = str(mirror(pair("mixed")[0]))
     assert "MaxUnpool2d(2, stride 3) with its switches\n" in text
-    assert "↔ Conv2d with the same filters, no bias" in text
+    assert "↔ the 2-D convolution with the same filters, no bias" in text
     assert "relu4" in text and repr(mirror(pair("mixed")[0])) == text
     norm = nn.Sequential(norm=nn.LocalResponseNorm(5))
     assert str(mirror(norm)).splitlines()[0] == "norm  LocalResponseNorm ↔ passed through"
@@ -590,6 +599,13 @@ def test_input_x_gradient_without_biases_sums_to_the_output() -> None:
             array[...] = 0
     got = input_x_gradient(model).attribute(x, target=1)
     np.testing.assert_allclose(got.sum(axis=(1, 2, 3)), model(x)[:, 1], atol=1e-10)
+
+
+def test_other_activations_break_the_sum_of_input_x_gradient() -> None:
+    linear = nn.Linear(2, 1, bias=False)
+    linear.weight[...] = [[3, 1]]
+    model, x = nn.Sequential(fc=linear, act=nn.Sigmoid()), np.ones((1, 2), np.float32)
+    assert abs(float(input_x_gradient(model).attribute(x, target=0).sum() - model(x)[0, 0])) > 0.5
 
 
 def test_saliency_absolute() -> None:

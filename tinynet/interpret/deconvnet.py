@@ -64,7 +64,8 @@ def without_rule(model: Layer, layer: str | None = None) -> str | None:
 
 @deconv.register
 def _(layer: _Rectifier, saved: Saved, signal: Array) -> Array:
-    """Rectify what comes down. (The gradient would ask whether the unit was active; that is the whole difference.)
+    """Rectify what comes down. (The gradient would ask whether the unit was active. That, LocalResponseNorm and what the walk
+    begins with are the whole difference.)
 
     A ceiling, as of ReLU6, does not come down: the size of a picture follows that of its activation.
     """

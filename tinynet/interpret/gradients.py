@@ -37,7 +37,10 @@ class saliency(Attribution):
 
 
 class input_x_gradient(Attribution):
-    """x · gradient (Shrikumar et al. 2016): of a network without biases the sum is the unit's value."""
+    """x · gradient (Shrikumar et al. 2016).
+
+    Of a network of linear layers, poolings and ReLUs without biases the sum is the unit's value.
+    """
 
     name = "input × gradient"
     local = True

@@ -1,7 +1,8 @@
 """The inverse network, layer by layer, to look at and to run: the deconvnet as the paper's figure 1 draws it.
 
-deconvnet.py does the same by rules over the record of a forward pass; here every layer gets its mirror image as a layer
-of its own, which holds the very array of its original. The two agree to the last bits, and a test says so.
+deconvnet.py does the same by rules over the record of a forward pass; here convolutions, max-poolings, rectifiers and local
+response normalisation get their mirror images as layers, a convolution's with the very array of its original. The others keep
+their rules, which are told in words. The two agree to the last bits, and a test says so.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .deconvnet import MEANING, deconv, deconvnet
 
 
 class Pair(NamedTuple):
-    """A layer and its mirror image. mirror None: the rule has no layer of its own (`words` says what it does)."""
+    """A layer and its mirror image. mirror None: there is the rule alone, and `words` says what it does."""
 
     path: str
     layer: Layer
@@ -38,7 +39,7 @@ def mirror(model: Layer) -> Mirror:
 
 
 class Mirror(deconvnet):
-    """The mirror images of a model's layers, last layer first."""
+    """A model's layers with their mirror images or rules, last layer first."""
 
     name = "mirror"
 
@@ -91,7 +92,7 @@ def _image(layer: Layer) -> tuple[Layer | None, str]:
 def _(layer: _Conv) -> tuple[Layer | None, str]:
     axes = layer.axes
     if isinstance(layer, _ConvTranspose):
-        return None, f"Conv{axes}d with the same filters, no bias"
+        return None, f"the {axes}-D convolution with the same filters, no bias"
     image: Any = getattr(nn, f"ConvTranspose{axes}d").__new__(getattr(nn, f"ConvTranspose{axes}d"))
     image.__dict__.update(layer.__dict__)
     image.in_channels, image.out_channels = layer.out_channels, layer.in_channels
@@ -111,7 +112,7 @@ def _(layer: _MaxPool) -> tuple[Layer | None, str]:
 
 @_image.register
 def _(layer: nn.Linear) -> tuple[Layer | None, str]:
-    return None, f"Linear({layer.out_features} → {layer.in_features}), the same matrix transposed, no bias"
+    return None, f"the same matrix transposed ({layer.out_features} → {layer.in_features}), no bias"
 
 
 @_image.register

@@ -20,7 +20,7 @@ class _FromOutput(Layer):
 
 
 class _Rectifier(_FromOutput):
-    """Nothing below zero. The walks of the interpretation differ at these layers and nowhere else."""
+    """Nothing below zero. Here gradient, deconvnet and guided backprop differ (and the deconvnet at LocalResponseNorm, too)."""
 
 
 class ReLU(_Rectifier):
