@@ -61,34 +61,38 @@ def steps() -> list[Step]:
     new_logits = F.linear(new_pooled.reshape(1, 9), new_weight)
 
     # The way back to pixels (Zeiler & Fergus 2014): unpool by the switches, rectify, filter with the transposed kernel.
-    unpooled = F.max_unpool2d(pooled, switches, 2, stride=1)             # (1, 1, 4, 4)
+    # The windows overlap: what they send to one switch adds up, as in interpret.deconvnet. F.max_unpool2d would keep the last.
+    unpooled = F.max_pool2d_input_gradient(pooled, switches, maps.shape)  # (1, 1, 4, 4)
     picture = F.conv_transpose2d(F.relu(unpooled), kernel)               # (1, 1, 5, 5)
 
     return [
         Step("input", "x", image[0, 0]),
         Step("kernel", "w", kernel[0, 0]),
+        Step("weight", "W, of the linear layer: a row for each class", weight),
+        Step("target", f"t, 1 for the class that the image is of, class {TARGET}", np.eye(2, dtype=int)[TARGET]),
         Step("convolution", "z[i, j] = Σ_ab w[a, b] · x[i + a, j + b]", maps[0, 0]),
         Step("max-pooling", "p[i, j] = max of z[i … i+1, j … j+1]", pooled[0, 0]),
         Step("switches", "where that maximum stood, as 4 · row + column", switches[0, 0]),
-        Step("flatten", "the rows one after the other", flat[0]),
+        Step("flatten", "p_i, i = 3 · row + column: the rows one after the other", flat[0]),
         Step("logits", "o_k = Σ_i W[k, i] · p_i", logits[0]),
         Step("softmax", "y_k = e^o_k / Σ_j e^o_j", probabilities[0]),
-        Step("cross-entropy", f"ℓ = −log y_{TARGET}", loss),
-        Step("dlogits", "∂ℓ/∂o = y − (0, 1)", dlogits[0]),
+        Step("cross-entropy", f"ℓ = −ln y_{TARGET}", loss),
+        Step("dlogits", "∂ℓ/∂o_k = y_k − t_k", dlogits[0]),
         Step("dW", "∂ℓ/∂W[k, i] = ∂ℓ/∂o_k · p_i", dweight),
-        Step("dX", "∂ℓ/∂p_i = Σ_k ∂ℓ/∂o_k · W[k, i]", dflat[0]),
-        Step("pool backward", "each ∂ℓ/∂p goes to its switch; where windows share one they add", dmaps[0, 0]),
+        Step("dp", "∂ℓ/∂p_i = Σ_k ∂ℓ/∂o_k · W[k, i]", dflat[0]),
+        Step("pool backward", "∂ℓ/∂z: each ∂ℓ/∂p_i goes to the switch of p_i; where windows share one they add", dmaps[0, 0]),
         Step("dkernel", "∂ℓ/∂w[a, b] = Σ_ij ∂ℓ/∂z[i, j] · x[i + a, j + b]", dkernel[0, 0]),
         Step("new kernel", f"w − {LEARNING_RATE} · ∂ℓ/∂w", new_kernel[0, 0]),
         Step("new W", f"W − {LEARNING_RATE} · ∂ℓ/∂W", new_weight),
-        Step("second softmax", "the same image through the new weights", F.softmax(new_logits, 1)[0]),
-        Step("second cross-entropy", "smaller than before: it has learned", F.cross_entropy(new_logits, target)),
-        Step("unpool", "every maximum back at its switch, zero elsewhere", unpooled[0, 0]),
-        Step("picture", "x̂[i + a, j + b] += w[a, b] · max(unpooled[i, j], 0)", picture[0, 0]),
+        Step("second softmax", "y, of the same image through the new kernel and the new W", F.softmax(new_logits, 1)[0]),
+        Step("second cross-entropy", f"−ln y_{TARGET}, smaller: it has learned", F.cross_entropy(new_logits, target)),
+        Step("unpool", "u: every p_i goes back to its switch, 0 elsewhere; where windows share one they add", unpooled[0, 0]),
+        Step("picture", "x̂[i + a, j + b] += w[a, b] · max(u[i, j], 0), with the kernel of before", picture[0, 0]),
     ]
 
 
 def main() -> None:
+    print("Rows, columns and classes count from 0.\n")
     for number, step in enumerate(steps(), 1):
         print(f"{number:2}. {step.name}: {step.formula}")
         rows = np.atleast_2d(step.value)

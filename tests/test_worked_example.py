@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinynet import functional as F
+from tinynet import interpret, nn
+
 _PATH = Path(__file__).parents[1] / "examples" / "worked_example.py"
 
 
@@ -61,8 +64,8 @@ def test_gradients(value):
     d = 1 / (1 + np.exp(3.2325 - 2.9475))                    # softmax of the first class, from the logits above
     pooled = np.array([.64, .70, .755, .855, .70, .755, .855, .545, .375])
     np.testing.assert_allclose(value["dW"], [d * pooled, -d * pooled], rtol=0, atol=1e-14)
-    np.testing.assert_allclose(value["dX"], d * np.arange(-.8, .9, .2), rtol=0, atol=1e-14)
-    np.testing.assert_array_equal(cut(value["dX"])[[0, -1]], [-.343, .343])
+    np.testing.assert_allclose(value["dp"], d * np.arange(-.8, .9, .2), rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(cut(value["dp"])[[0, -1]], [-.343, .343])
     # Cells 6, 7 and 8 are the maximum of two windows each: their gradients add.
     expected = np.zeros((4, 4))
     expected[1, 1:4] = d * np.array([-.8, -.6, -.4 + .2])
@@ -100,9 +103,12 @@ def test_second_forward_and_where_the_slides_differ(value):
     assert value["second cross-entropy"] < value["cross-entropy"]
 
 
-def test_the_way_back_to_pixels(example, value):
-    np.testing.assert_allclose(value["unpool"][1], [0, .64, .70, .755], rtol=0, atol=1e-15)
-    np.testing.assert_allclose(value["unpool"][2], [.855, .545, 0, .375], rtol=0, atol=1e-15)
+def test_the_slides_keep_one_of_the_windows_that_share_a_switch(example, value):
+    """Their picture is that of max_unpool2d; the deconvnet adds the windows up, as the gradient does."""
+    pooled, switches = (value[name][None, None] for name in ("max-pooling", "switches"))
+    unpooled = F.max_unpool2d(pooled, switches, 2, stride=1)
+    np.testing.assert_allclose(unpooled[0, 0, 1], [0, .64, .70, .755], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(unpooled[0, 0, 2], [.855, .545, 0, .375], rtol=0, atol=1e-15)
     picture = [
         [0, 0, 0, 0, 0],
         [0, .064, .198, .215, .151],
@@ -110,8 +116,14 @@ def test_the_way_back_to_pixels(example, value):
         [.256, .505, .218, .112, .150],
         [0, 0, 0, 0, 0],
     ]
-    np.testing.assert_array_equal(cut(value["picture"]), picture)
-    # And without any rounding at all, with fractions:
+    np.testing.assert_array_equal(cut(F.conv_transpose2d(unpooled, np.array(example.KERNEL)[None, None])[0, 0]), picture)
+
+
+def test_the_way_back_to_pixels(example, value):
+    np.testing.assert_allclose(value["unpool"][1], [0, .64, 2 * .70, 2 * .755], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(value["unpool"][2], [2 * .855, .545, 0, .375], rtol=0, atol=1e-15)
+    assert not value["unpool"][[0, 3]].any()
+    # Without any rounding, with fractions:
     kernel, expected = exact(example.KERNEL), [[Fraction(0)] * 5 for _ in range(5)]
     for i, row in enumerate(exact(np.round(value["unpool"], 3).tolist())):
         for j, v in enumerate(row):
@@ -119,6 +131,26 @@ def test_the_way_back_to_pixels(example, value):
                 for b in range(2):
                     expected[i + a][j + b] += kernel[a][b] * v
     np.testing.assert_allclose(value["picture"], np.array(expected, dtype=float), rtol=0, atol=1e-15)
+
+
+def test_the_picture_is_the_librarys_deconvnet(example, value):
+    model = nn.Sequential(conv=nn.Conv2d(1, 1, 2, bias=False), relu=nn.ReLU(), pool=nn.MaxPool2d(2, 1))
+    model.conv.weight = np.array(example.KERNEL)[None, None]
+    picture = interpret.deconvnet(model).attribute(np.array(example.IMAGE)[None, None], layer="pool", unit=(0, "all"))
+    np.testing.assert_allclose(value["picture"], picture[0, 0], rtol=0, atol=1e-15)
+
+
+def test_every_number_that_a_step_needs_is_printed(example, value, capsys):
+    np.testing.assert_array_equal(value["weight"], example.WEIGHT)
+    np.testing.assert_array_equal(value["target"], [0, 1])
+    np.testing.assert_allclose(value["logits"], value["weight"] @ value["flatten"], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(value["dlogits"], value["softmax"] - value["target"], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(value["dp"], value["dlogits"] @ value["weight"], rtol=0, atol=1e-15)
+    example.main()
+    printed = capsys.readouterr().out
+    assert "count from 0" in printed
+    for row in example.WEIGHT:
+        assert "  ".join(f"{v:8.4f}" for v in row) in printed
 
 
 def test_it_prints_every_step(example, capsys):
