@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from tinynet import nn
 from tinynet.errors import ArgumentError
 from tinynet.interpret import control_projection, deconvnet, randomised
 from tinynet.interpret.evolution import Evolution, plot_evolution
+from tinynet.interpret.filters import FilterConstraint
 from tinynet.interpret.patches import cut, window
 from tinynet.nn.receptive_field import receptive_field
 from tinynet.optim import SGD
-from tinynet.train import Trainer
+from tinynet.train import EarlyStopping, Trainer
+from tinynet.train.queue import QueuedStep, StepQueue
 
 
 class Batches:
@@ -82,6 +85,19 @@ def test_a_frame_is_the_strongest_activation_and_its_projection() -> None:
         np.testing.assert_allclose(frame.control, control / np.abs(control).max(), atol=1e-3)
 
 
+def test_a_gpu_waits_for_single_steps_only_where_they_are_looked_at() -> None:
+    class Late(NamedTuple):
+        """The figures of a step that a GPU has not finished."""
+
+        late: bool = True
+
+    for callback, leave in ((Evolution(Batches(), UNITS), 1), (FilterConstraint(), 0), (EarlyStopping(), 1)):
+        watched = trainer(callback, 1)                          # type: ignore[arg-type]
+        queue = StepQueue(watched)
+        queue.steps = [QueuedStep(Late(), np.zeros(1), np.zeros(1), 0.1, {})]   # type: ignore[arg-type]
+        assert queue.to_leave() == leave, callback
+
+
 def test_an_array_is_a_set_too() -> None:
     model, set_ = net(), Batches()
     a = Evolution(set_, UNITS).look(model, 1)
@@ -125,6 +141,13 @@ def test_wrong_arguments_say_what_is_wrong() -> None:
         trainer(Evolution(Batches(), {"relu22": [0]}), 1).fit()
     with pytest.raises(ArgumentError, match="channels 0 to 3, got 9"):
         Evolution(Batches(), {"relu1": [9]}).look(net(), 1)
+    for training, words in (({"relu1": [999]}, "layer 'relu1' has channels 0 to 3, got 999"), ({"relu1": [-1]}, "got -1")):
+        watched = trainer(Evolution(Batches(), training, epochs=(1,)), 1)
+        with pytest.raises(ArgumentError, match=words):
+            watched.fit()
+        assert watched.state.step == 0, "before the first step"
+    with pytest.raises(ArgumentError, match="at least one image"):
+        trainer(Evolution(np.zeros((0, 3, 12, 12), np.float32), UNITS), 1).fit()
     with pytest.raises(ArgumentError, match="at least 0"):
         Evolution(Batches(), UNITS, epochs=(-1,))
     with pytest.raises(ArgumentError, match="units"):

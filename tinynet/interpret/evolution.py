@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, array_module, to_host
+from ..callback import Callback
 from ..data.transfer import fetched
 from ..distributed import Shards
 from ..errors import ArgumentError
@@ -23,7 +24,7 @@ from ..nn import Layer
 from ..nn.receptive_field import receptive_field
 from .control import randomised
 from .deconvnet import deconvnet
-from .observe import inputs, observe, unit_each
+from .observe import beside_model, inputs, observe, unit_each
 from .patches import cut, window
 from .pictures import PERCENTILE, Tile, centred, digits, sheet
 from .scores import ssim
@@ -52,7 +53,7 @@ class Frame(NamedTuple):
     control: np.ndarray | None = None
 
 
-class Evolution:
+class Evolution(Callback):
     """A callback of a Trainer: after chosen epochs, the strongest activation of each chosen map over a set, and its projection.
 
     images: an array (N, 3, H, W), or batches (x, y) that can be gone through again and again in the same order, such as a Loader
@@ -75,20 +76,16 @@ class Evolution:
     # What a Trainer calls.
 
     def on_fit_start(self, trainer: Any) -> None:
-        for layer in self.units:
-            trainer.model.layer(layer)
+        first = next(iter(self._batches()), None)
+        if first is None:
+            raise ArgumentError("Evolution: expected at least one image, got none")
+        self._check(observe(trainer.model, beside_model(trainer.model, first[:1]), list(self.units)).layers)
         if 0 in self.epochs and trainer.state.step == 0:
             self.look(trainer.model, 0)
-
-    def on_batch_end(self, trainer: Any, loss: float) -> None:
-        pass
 
     def on_epoch_end(self, trainer: Any, record: Any) -> None:
         if record.epoch in self.epochs:
             self.look(trainer.model, record.epoch)
-
-    def on_fit_end(self, trainer: Any) -> None:
-        pass
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values; the projections as text."""
@@ -130,14 +127,18 @@ class Evolution:
         """Of each batch (x,), which stays where it is, and for each layer how strong its chosen maps are, (channels, N)."""
         for x in inputs(model, self._batches()):
             seen = observe(model, x, list(self.units), shards).layers
+            self._check(seen)
             found = []
             for layer, channels in self.units.items():
-                count = seen[layer].shape[1]
-                for channel in channels:
-                    check_index(channel, count, f"layer {layer!r}")
                 maps = [seen[layer][:, channel].reshape(len(x), -1) for channel in channels]
                 found.append(array_module(x).stack([y.max(axis=1) for y in maps]))
             yield (x,), *found
+
+    def _check(self, seen: Mapping[str, Array]) -> None:
+        """Whether the layers have the channels."""
+        for layer, channels in self.units.items():
+            for channel in channels:
+                check_index(channel, seen[layer].shape[1], f"layer {layer!r}")
 
     def _project(
         self, model: Layer, epoch: int, layer: str, best: Mapping[tuple[str, int], tuple[float, int, Array]]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module, to_host
+from ..callback import Callback
 from ..data.transfer import fetched
 from ..distributed import Shards
 from ..errors import ArgumentError
@@ -127,29 +128,14 @@ def renormalise_filters(model: Layer, radius: float = RADIUS) -> dict[str, int]:
     return scaled
 
 
-class FilterConstraint:
+class FilterConstraint(Callback):
     """A callback of a Trainer: renormalise_filters after every step."""
 
     def __init__(self, radius: float = RADIUS) -> None:
         self.radius = radius
 
-    def on_fit_start(self, trainer: object) -> None:
-        pass
-
-    def on_batch_end(self, trainer: object, loss: float) -> None:
-        renormalise_filters(trainer.model, self.radius)         # type: ignore[attr-defined]
-
-    def on_epoch_end(self, trainer: object, record: object) -> None:
-        pass
-
-    def on_fit_end(self, trainer: object) -> None:
-        pass
-
-    def state_dict(self) -> dict[str, float]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        pass
+    def on_batch_end(self, trainer: Any, loss: float) -> None:
+        renormalise_filters(trainer.model, self.radius)
 
 
 def filter_pictures(model: Layer, layer: str | None = None, common: bool = True, percentile: float = PERCENTILE) -> list[Picture]:

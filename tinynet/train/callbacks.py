@@ -1,41 +1,16 @@
-"""Callbacks: what else is to happen during a training, without changing its loop."""
+"""Callbacks for a training, and what they go by; `Callback` is their base."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..callback import Callback
 from ..errors import ArgumentError
 from .history import COLUMNS, EpochRecord
 
 if TYPE_CHECKING:
     from .trainer import Trainer
-
-
-class Callback:
-    """Base: every method does nothing. To end the training, give a reason: trainer.stop("…").
-
-    What a callback must remember across a resume it puts in state_dict: plain JSON values.
-    """
-
-    def on_fit_start(self, trainer: Trainer) -> None:
-        """Before the first step of a call of fit, after a checkpoint was read."""
-
-    def on_batch_end(self, trainer: Trainer, loss: float) -> None:
-        """After each step, with its loss; trainer.state counts the steps done."""
-
-    def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
-        """After each epoch's validation; the record is in trainer.history already, the checkpoint not yet written."""
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """After the last epoch or an early stop; not after Ctrl-C or an error."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What has to survive a resume."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it back."""
 
 
 class EarlyStopping(Callback):
@@ -95,3 +70,6 @@ def improves(monitor: str, value: float, best: float | None, min_delta: float = 
     if best is None:
         return value == value  # not nan
     return value > best + min_delta if monitor.endswith("accuracy") else value < best - min_delta
+
+
+__all__ = ["Callback", "EarlyStopping", "check_monitor", "improves"]
