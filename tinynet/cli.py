@@ -117,7 +117,8 @@ def evaluate(
     if output is not None:
         make_folder(output)
         plot_confusion_matrix(result.confusion_matrix, trained.classes, output / "confusion.png")
-        plot_predictions(photos, result.labels, result.probabilities, trained.classes, output / "predictions.png")
+        of = f"{len(photos):,} {'embedded test photos' if data is None else f'photos of {data.resolve().name}'}"
+        plot_predictions(photos, result.labels, result.probabilities, trained.classes, output / "predictions.png", of=of)
         print(f"{output / 'confusion.png'}\n{output / 'predictions.png'}")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tinynet import nn
 from tinynet.errors import ArgumentError
+from tinynet.interpret import filters
 from tinynet.interpret.filters import (
     FilterConstraint,
     active_shares,
@@ -53,6 +54,8 @@ def test_shares_are_of_the_whole_energy() -> None:
     found = filter_statistics(nn.Sequential(conv1=conv))
     assert found.high_frequency.mean() == pytest.approx(1 - np.pi / 16, abs=0.02)
     assert found.aliased.mean() == pytest.approx(0.75, abs=0.02)
+    assert found.random_high_frequency.mean() == pytest.approx(found.high_frequency.mean(), abs=0.01)
+    assert found.random_aliased.mean() == pytest.approx(found.aliased.mean(), abs=0.01)
     assert found.duplicates == ()
 
 
@@ -122,6 +125,11 @@ def test_pictures_show_zero_as_mid_grey_and_weak_filters_as_weak() -> None:
         filter_statistics(nn.Sequential(nn.ReLU()))
 
 
-def test_the_picture_is_written(tmp_path: Path) -> None:
-    shares = np.array([1, 0.5, 1, 0])
-    assert plot_filters(planted(), tmp_path / "a.png", active=shares).stat().st_size > 5000
+def test_the_picture_is_written_and_says_what_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(filters, "notes_below", lambda figure, notes, command: said.append(notes))
+    for shares in (np.array([1, 0.5, 1, 0]), np.array([1, 0.5, 1, 0.1]), None):
+        assert plot_filters(planted(), tmp_path / "a.png", active=shares).stat().st_size > 5000
+    ends = ("Dead: never active on the photos.", "Each is active on some photo.", "Dead units were not looked for.")
+    assert all(notes.endswith(end) for notes, end in zip(said, ends, strict=True))
+    assert all("a filter whose RMS exceeds 0.1 is set back to it" in notes for notes in said)

@@ -21,7 +21,7 @@ from tinynet.data import ArrayDataset, any_photos
 from tinynet.data.preprocessing import Preprocessing
 from tinynet.errors import ArgumentError, FileError
 from tinynet.interpret import pictures
-from tinynet.interpret.atlas import layer_atlas, layer_sheet, tile_side
+from tinynet.interpret.atlas import caption, layer_atlas, layer_sheet, tile_side
 from tinynet.interpret.report import data_uri, make_atlas, write_report
 from tinynet.interpret.top import TopActivations, top_activations
 from tinynet.interpret.words import WORDS
@@ -143,15 +143,18 @@ def test_blocks_show_what_was_found():
     atlas = layer_atlas(model, dataset, top, "conv1", preprocessing, progress=False)
     assert atlas.count == 5 and [unit.channel for unit in atlas.units] == list(range(5)) and "3×3 pixels" in atlas.sees
     unit = atlas.units[1]
-    assert unit.patches.shape == (50, 50, 4)                    # two by two of 3 pixels, eight times larger, two between
+    assert unit.patches.shape == (54, 54, 4)                    # two by two of 3 pixels, eight times larger, framed, two between
     image = preprocessing.transform()(dataset[int(top["conv1"].images[1, 0])][0], np.random.default_rng(0))
     y, x = 2 * top["conv1"].positions[1, 0]
     expected = pictures.photo(image[:, y : y + 3, x : x + 3])
-    np.testing.assert_array_equal(unit.patches[:24:8, :24:8, :3], expected)
-    assert not unit.patches[24:26, :, 3].any() and (unit.patches[:24, :24, 3] == 255).all()
+    np.testing.assert_array_equal(unit.patches[1:25:8, 1:25:8, :3], expected)
+    assert not unit.patches[26:28, :, 3].any() and (unit.patches[:26, :26, 3] == 255).all()
+    frame = np.ones((26, 26), bool)
+    frame[1:25, 1:25] = False
+    assert len(np.unique(unit.patches[:26, :26, :3][frame])) == 1, "a line of one grey around each picture"
     # Nothing below a first convolution but itself: the projection is the filter times the value, on the unit's one scale.
     filters = model.layer("conv1").weight[1] * top["conv1"].values[1, 0]         # type: ignore[attr-defined]
-    np.testing.assert_allclose(unit.projections[:24:8, :24:8, :3], pictures.centred(filters, scale=unit.scale), atol=1)
+    np.testing.assert_allclose(unit.projections[1:25:8, 1:25:8, :3], pictures.centred(filters, scale=unit.scale), atol=1)
     assert -1 <= unit.likeness <= 1 and unit.labels[0][1] >= 2
 
 
@@ -162,7 +165,23 @@ def test_beyond_the_border_a_patch_is_mid_grey():
     top = top_activations(model, white, ["conv1"], transform=preprocessing.transform(), progress=False)
     top["conv1"].positions[:] = 0                               # the upper left corner
     unit = layer_atlas(model, white, top, "conv1", preprocessing, progress=False).units[0]
-    assert set(unit.patches[0, :, 0]) == {128} and set(unit.patches[:, 0, 0]) == {128} and set(unit.patches[-1, 8:, 0]) == {255}
+    inside = unit.patches[1:-1, 1:-1, 0]                        # of the frame
+    assert set(inside[0]) == {128} and set(inside[:, 0]) == {128} and set(inside[-1, 8:]) == {255}
+    assert unit.patches[0, 0, 0] not in (128, 255), "the frame shows on white and on grey"
+
+
+def test_units_that_are_classes_have_their_names(tmp_path):
+    dataset, model, classes = photos(4, (9, 9)), small(), ["ant", "bee", "cow", "dog", "eel", "fox", "gnu"]
+    preprocessing, layers = Preprocessing(9, 9, (0.0,) * 3, (1.0,) * 3), [path for path, _ in model.children()]
+    top = top_activations(model, dataset, layers, transform=preprocessing.transform(), progress=False)
+    last = layer_atlas(model, dataset, top, layers[-1], preprocessing, units=2, progress=False)
+    first = layer_atlas(model, dataset, top, "conv1", preprocessing, units=2, progress=False)
+    names = classes[: last.count]
+    assert last.name(1, names) == "bee" and last.name(1, names[:-1]) == "" and first.name(1, classes[: first.count]) == ""
+    assert caption(last.units[0], last.name(last.units[0].channel, names)).startswith(
+        f"unit {last.units[0].channel}, {names[last.units[0].channel]}: ")
+    page = write_report(tmp_path / "a.html", [last, first], classes=names).read_text()
+    assert page.count(f"Unit {last.units[0].channel}, {names[last.units[0].channel]}") == 1
 
 
 def test_units_are_spread_evenly_over_the_active_ones():

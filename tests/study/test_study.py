@@ -214,6 +214,17 @@ def test_transfer_tests_on_what_is_left_of_each_class(tmp_path: Path) -> None:
     assert {row["per_class"] for row in found["trained"]} == {15}
 
 
+@pytest.mark.parametrize(("high", "noisy"), [(0.69, False), (0.79, False), (0.808, True), (0.95, True)])
+def test_high_frequency_is_told_beside_that_of_random_filters(high: float, noisy: bool) -> None:
+    figures = {
+        "layer": "conv1", "count": 64, "duplicates": 0, "high_frequency": high, "random_high_frequency": 0.818,
+        "random_error": 0.01, "aliased": 0.6, "random_aliased": 0.75, "dead": {"relu1": 0}, "units": {"relu1": 64}, "photos": 9,
+    }
+    text = findings({"filters": figures})[0]
+    assert f"{100 * high:.0f} % of their energy (of random ones of that size 82 %)" in text and "(of random ones 75 %)" in text
+    assert ("may be noise" in text) == noisy
+
+
 def test_words_follow_the_figures() -> None:
     row = {"name": "as it is", "validation_error": 0.2}
     worse = {"name": "without conv3", "validation_error": 0.4}

@@ -86,6 +86,15 @@ def test_the_sheet_shows_the_surest_first(tmp_path):
     assert [i for i in range(60) if shown(i)] == [52, 53, 54, 55, 56, 57, 58, 59]
 
 
+def test_the_sheet_says_which_photos_it_shows(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
+    data = np.zeros((2, 4, 6, 3), np.uint8)
+    plots.plot_predictions(data, [0, 1], np.eye(2), ["a", "b"], tmp_path / "s.png", of="2 test photos")
+    headings = [part._suptitle.get_text() for part in figures[0].subfigs]
+    assert headings == ["Surest of what is right, 2 test photos", "Surest of what is wrong, 2 test photos: there is none"]
+
+
 def test_a_sheet_with_nothing_wrong_and_pairs_and_grey(tmp_path):
     data = [(np.zeros((4, 6), np.uint8), 0), (np.zeros((6, 4), np.uint8), 1)]
     plots.plot_predictions(data, [0, 1], np.eye(2), ["a", "b"], tmp_path / "s.png")

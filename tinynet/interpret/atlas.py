@@ -25,6 +25,7 @@ from ..nn.receptive_field import ReceptiveField, receptive_field
 from . import pictures
 from .control import randomised
 from .deletion import Areas
+from .observe import tells_classes
 from .patches import UnitPatches, cut, reduced, unit_patches, window
 from .pictures import Picture, Tile, digits
 from .scores import rank_correlation, ssim
@@ -78,7 +79,8 @@ class UnitBlocks(NamedTuple):
 class LayerAtlas:
     """The chosen units of a layer. count: of all its units. silent: those that no photo excites (no value above 0).
 
-    field: what a unit sees; None: everything. size: (H, W) of the input.
+    field: what a unit sees; None: everything. size: (H, W) of the input. of_classes: whether nothing comes behind that mixes
+    channels, so that they are the classes if there are as many.
     """
 
     layer: str
@@ -88,6 +90,11 @@ class LayerAtlas:
     size: tuple[int, int]
     silent: list[int]
     units: list[UnitBlocks]
+    of_classes: bool = False
+
+    def name(self, channel: int, classes: Sequence[str]) -> str:
+        """The class that a unit is, if this layer's units are the model's classes; otherwise ""."""
+        return classes[channel] if self.of_classes and len(classes) == self.count else ""
 
     @property
     def sees(self) -> str:
@@ -111,7 +118,7 @@ def layer_atlas(
     """
     if units is not None and units < 1:
         raise ArgumentError(f"layer_atlas: expected at least one unit, got {units}")
-    found = top[layer]
+    found, field = top[layer], receptive_field(model, layer)
     strongest = found.values[:, 0]
     active = np.flatnonzero(strongest > 0) if (strongest > 0).any() else np.arange(len(strongest))
     chosen = range(len(strongest)) if units is None or units >= len(strongest) else _spread(active, units)
@@ -121,9 +128,9 @@ def layer_atlas(
         progress=progress,
     )
     return LayerAtlas(
-        layer, type(model.layer(layer)).__name__, len(strongest), receptive_field(model, layer),
+        layer, type(model.layer(layer)).__name__, len(strongest), field,
         (preprocessing.crop, preprocessing.crop), np.flatnonzero(strongest <= 0).tolist(),
-        [_blocks(unit, receptive_field(model, layer), dataset, preprocessing) for unit in patches],
+        [_blocks(unit, field, dataset, preprocessing) for unit in patches], tells_classes(model, layer),
     )
 
 
@@ -145,14 +152,15 @@ def tile_side(pictures_in_all: int, megabytes: float = 9.0) -> int:
 
 
 def layer_sheet(
-    atlas: LayerAtlas, path: str | os.PathLike[str], *, units: int = 16, title: str = "", command: str = "",
+    atlas: LayerAtlas, path: str | os.PathLike[str], *, units: int = 16, classes: Sequence[str] = (), title: str = "",
+    command: str = "",
 ) -> Path:
     """The paper's figure 2 for one layer: projections, photos and control of at most `units` units, spread evenly over those of
-    the atlas. Writes a picture file.
+    the atlas. classes: the model's, for a layer whose units they are. Writes a picture file.
     """
     shown = [atlas.units[i] for i in _spread(np.arange(len(atlas.units)), units)]
     columns = 1 if len(shown) < 3 else 2
-    tiles = [Tile(_row(unit), caption(unit)) for unit in shown]
+    tiles = [Tile(_row(unit), caption(unit, atlas.name(unit.channel, classes))) for unit in shown]
     rows: list[list[Tile | None]] = [list(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
     aspect = max((tile.picture.shape[0] / tile.picture.shape[1] for tile in tiles), default=0.3)
     count = f"{len(shown)} of {atlas.count} units" if len(shown) < atlas.count else f"{atlas.count} units"
@@ -166,13 +174,14 @@ def layer_sheet(
     )
 
 
-def caption(unit: UnitBlocks) -> str:
-    """A unit's figures in two lines."""
+def caption(unit: UnitBlocks, name: str = "") -> str:
+    """A unit's figures in two lines. name: of the class that it is."""
     values = [photo.value for photo in unit.photos]
     labels = ", ".join(f"{count} {shorten(label, 14)}" for label, count in unit.labels[:3])
     figures = f"{digits(values[0])} … {digits(values[-1])}; ±{digits(unit.scale)}"
     words = "" if unit.areas is None else f" · {areas_words(unit.areas)}"
-    return f"unit {unit.channel}: {figures}; {labels}\nlike {two(unit.likeness)}{words}"
+    name = f", {shorten(name)}" if name else ""
+    return f"unit {unit.channel}{name}: {figures}; {labels}\nlike {two(unit.likeness)}{words}"
 
 
 def _blocks(unit: UnitPatches, field: ReceptiveField | None, dataset: Dataset, preprocessing: Preprocessing) -> UnitBlocks:
@@ -200,7 +209,7 @@ def _photo(patch: np.ndarray, field: ReceptiveField | None, place: Sequence[int]
 
 
 def _block(tiles: Sequence[Picture]) -> Picture:
-    return pictures.block([pictures.enlarged(tile, _SMALLEST) for tile in tiles], columns=ceil(sqrt(len(tiles))))
+    return pictures.block([pictures.framed(pictures.enlarged(tile, _SMALLEST)) for tile in tiles], ceil(sqrt(len(tiles))))
 
 
 def _row(unit: UnitBlocks) -> Picture:

@@ -39,6 +39,7 @@ class FilterStatistics:
     high_frequency: (F,), the share of its energy above a quarter of a cycle a pixel, in any direction.
     aliased: (F,), the share beyond what the layer's stride can carry, half a cycle a stride along either axis; it comes out as
     another, false frequency. 0 at stride 1.
+    random_high_frequency, random_aliased: the same shares of random filters of that size, which no one has trained.
     duplicates: (i, j, cosine), pairs that are nearly the same, or nearly each other's negative.
     """
 
@@ -46,6 +47,8 @@ class FilterStatistics:
     rms: np.ndarray
     high_frequency: np.ndarray
     aliased: np.ndarray
+    random_high_frequency: np.ndarray
+    random_aliased: np.ndarray
     duplicates: tuple[tuple[int, int, float], ...]
 
     def table(self) -> str:
@@ -55,8 +58,10 @@ class FilterStatistics:
             f"{self.layer}: {len(self.rms)} filters",
             f"  RMS                     median {np.median(self.rms):.4f}, {self.rms.min():.4f} to {self.rms.max():.4f}; "
             f"{over} above {RADIUS}",
-            f"  energy above {HIGH} cycles/pixel   mean {100 * self.high_frequency.mean():.1f} %",
-            f"  energy the stride aliases      mean {100 * self.aliased.mean():.1f} %",
+            f"  energy above {HIGH} cycles/pixel   mean {100 * self.high_frequency.mean():.1f} %, "
+            f"of random filters {100 * self.random_high_frequency.mean():.1f} %",
+            f"  energy the stride aliases      mean {100 * self.aliased.mean():.1f} %, "
+            f"of random filters {100 * self.random_aliased.mean():.1f} %",
             f"  near-duplicates         {len(self.duplicates)} pairs",
         ])
 
@@ -65,20 +70,27 @@ def filter_statistics(model: Layer, layer: str | None = None, similarity: float 
     """The figures of one convolution's filters. layer: None, the first. similarity: |cosine| from which two are duplicates."""
     layer, conv = _conv(model, layer)
     w = np.asarray(to_host(conv.weight), dtype=np.float64)      # (F, C, kh, kw)
-    sides = [max(64, 8 * k) + 1 for k in w.shape[2:]]           # zeros around: the spectrum between the grid's frequencies
-    energy = (np.abs(np.fft.fft2(w, s=sides)) ** 2).sum(axis=1)  # (F, sy, sx)
-    fy, fx = (np.abs(np.fft.fftfreq(side)) for side in sides)   # cycles a pixel
-    total = energy.sum(axis=(1, 2))
-    above = np.hypot(fy[:, None], fx) > HIGH
-    folded = (fy[:, None] > 0.5 / conv.stride[0]) | (fx > 0.5 / conv.stride[1])
-    shares = [energy[:, where].sum(axis=1) / np.where(total > 0, total, 1) for where in (above, folded)]
-
+    random = np.random.default_rng(0).standard_normal((max(16, 768 // w.shape[1]), *w.shape[1:]))
     flat = w.reshape(len(w), -1)
     norms = np.linalg.norm(flat, axis=1)
     cosines = flat @ flat.T / np.maximum(np.outer(norms, norms), np.finfo(float).tiny)
     pairs = [(int(i), int(j), float(cosines[i, j])) for i, j in np.argwhere(np.triu(np.abs(cosines) >= similarity, 1))]
     pairs.sort(key=lambda pair: -abs(pair[2]))
-    return FilterStatistics(layer, np.sqrt((flat**2).mean(axis=1)), shares[0], shares[1], tuple(pairs))
+    (high, aliased), (random_high, random_aliased) = (_shares(filters, conv.stride) for filters in (w, random))
+    rms = np.sqrt((flat**2).mean(axis=1))
+    return FilterStatistics(layer, rms, high, aliased, random_high, random_aliased, tuple(pairs))
+
+
+def _shares(w: np.ndarray, stride: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The shares (F,) of the energy of filters (F, C, kh, kw) above HIGH, and beyond what the stride can carry."""
+    sides = [max(64, 8 * k) + 1 for k in w.shape[2:]]           # zeros around: the spectrum between the grid's frequencies
+    energy = (np.abs(np.fft.fft2(w, s=sides)) ** 2).sum(axis=1)  # (F, sy, sx)
+    fy, fx = (np.abs(np.fft.fftfreq(side)) for side in sides)   # cycles a pixel
+    total = energy.sum(axis=(1, 2))
+    above = np.hypot(fy[:, None], fx) > HIGH
+    folded = (fy[:, None] > 0.5 / stride[0]) | (fx > 0.5 / stride[1])
+    high, beyond = (energy[:, where].sum(axis=1) / np.where(total > 0, total, 1) for where in (above, folded))
+    return high, beyond
 
 
 def active_shares(
@@ -177,6 +189,10 @@ def plot_filters(
                           label=f"{label} ({int(chosen.sum())})")
     right.axvline(RADIUS, color="0.5", linewidth=1, linestyle="--")
     right.text(RADIUS, 1.0, " the paper's limit", size=7.5, color="0.4", va="bottom", transform=right.get_xaxis_transform())
+    random = 100 * float(statistics.random_high_frequency.mean())
+    right.axhline(random, color="0.5", linewidth=1, linestyle=":")
+    right.text(1.0, random, "random filters ", size=7.5, color="0.4", va="bottom", ha="right",
+               transform=right.get_yaxis_transform())
     right.set(xlabel="RMS of the weights", ylabel=f"energy above {HIGH} cycles/pixel (%)", ylim=(0, None))
     right.set_xlim(0, 1.08 * max(float(statistics.rms.max()), RADIUS))
     right.grid(alpha=0.3)
@@ -185,8 +201,11 @@ def plot_filters(
     notes = (
         "On its own scale, a filter is the patch of a given length that excites it most, w/‖w‖. "
         f"Mid grey is 0; the ends of the scale are the {PERCENTILE:g}th percentile of the magnitudes. Of the energy, "
-        f"{100 * statistics.aliased.mean():.1f} % is at frequencies that the stride, {conv.stride[0]}×{conv.stride[1]}, aliases. "
-        + ("Dead: never active on the photos." if active is not None else "Dead units were not looked for.")
+        f"{100 * statistics.aliased.mean():.1f} % is at frequencies that the stride, {conv.stride[0]}×{conv.stride[1]}, aliases "
+        f"(of random filters {100 * statistics.random_aliased.mean():.1f} %). Random filters: the mean of as large ones, drawn "
+        f"from a Gaussian. The paper's limit: in its training a filter whose RMS exceeds {RADIUS} is set back to it. "
+        + ("Dead units were not looked for." if active is None else "Dead: never active on the photos." if dead.any() else
+           "Each is active on some photo.")
     )
     notes_below(figure, notes, command)
     return save_figure(figure, path)

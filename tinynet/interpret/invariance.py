@@ -155,7 +155,7 @@ def plot_invariance(
     figure = new_figure(14.0, 2.9 * len(result.curves) + 0.7)
     grid = figure.subplots(len(result.curves), 4, squeeze=False, gridspec_kw={"width_ratios": [1.15, 1, 1, 1]})
     panels = [
-        ("first", f"distance at {result.layers[0]} (first layer)"), ("last", f"distance at {result.layers[1]} (last layer)"),
+        ("first", f"distance at {result.layers[0]}"), ("last", f"distance at {result.layers[1]}"),
         ("probability", "probability of the true class (%)"),
     ]
     for r, curve in enumerate(result.curves):
@@ -182,7 +182,8 @@ def plot_invariance(
     grid[0, 0].set_title("the photos, and their lines", size=9.5)
     figure.suptitle("Invariance: how the network's answer changes as a photo is moved, enlarged, turned", size=11, weight="bold")
     notes = (
-        "Distances are Euclidean, between the features of the transformed and of the untransformed photo. "
+        f"Distances are Euclidean, between what {result.layers[0]}, and further up {result.layers[1]}, gives for the transformed "
+        "and for the untransformed photo. "
         f"What comes in from outside the photo has the colour {result.fill} (R, G, B)."
     )
     notes_below(figure, notes, command)

@@ -73,7 +73,7 @@ def make_atlas(
         for layer in chosen:
             atlases.append(layer_atlas(model, dataset, top, layer, preprocessing, units=units, side=side, control=control,
                                        workers=workers, progress=progress))
-            sheets.append(layer_sheet(atlases[-1], folder / f"{layer}.png", command=command))
+            sheets.append(layer_sheet(atlases[-1], folder / f"{layer}.png", classes=trained.classes, command=command))
     except KeyboardInterrupt:
         where = chosen[min(len(atlases), len(chosen) - 1)]
         raise KeyboardInterrupt(
@@ -104,8 +104,8 @@ def write_report(
     from .. import __version__
 
     values = {
-        "title": title, "photos": photos, "classes": some(classes), "atlases": list(atlases), "words": WORDS,
-        "scale": f"{scale('each block of projections')} {BEYOND}", "areas": AREAS,
+        "title": title, "photos": photos, "classes": some(classes), "class_names": list(classes), "atlases": list(atlases),
+        "words": WORDS, "scale": f"{scale('each block of projections')} {BEYOND}", "areas": AREAS,
         "warning": warning, "command": command, "units_cut": units_cut, "table": _table(table), "total": table,
         "versions": f"tinynet {__version__}, Python {platform.python_version()}, NumPy {np.__version__}",
     }

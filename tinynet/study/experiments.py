@@ -37,7 +37,8 @@ def activations(bench: Workbench) -> Figures:
         atlas = interpret.layer_atlas(
             model, photos, top, layer, bench.pre, units=4 if bench.quick else 8, control=control, workers=bench.workers,
         )
-        bench.keep(interpret.layer_sheet(atlas, bench.path(f"activations-{layer}"), command=bench.command))
+        bench.keep(interpret.layer_sheet(
+            atlas, bench.path(f"activations-{layer}"), classes=bench.trained.classes, command=bench.command))
         areas = np.mean([unit.areas for unit in atlas.units if unit.areas is not None], axis=0)
         rows.append({
             "layer": layer, "units": atlas.count, "silent": len(atlas.silent), "shown": len(atlas.units),
@@ -73,7 +74,10 @@ def filters(bench: Workbench) -> Figures:
     bench.keep(interpret.plot_filters(bench.model, bench.path("filters"), active=active, command=bench.command))
     return {
         "layer": first.layer, "count": len(first.rms), "rms": first.rms, "high_frequency": first.high_frequency.mean(),
-        "aliased": first.aliased.mean(), "duplicates": len(first.duplicates), "photos": len(photos),
+        "random_high_frequency": first.random_high_frequency.mean(),
+        "random_error": first.random_high_frequency.std() / len(first.rms) ** 0.5,
+        "aliased": first.aliased.mean(), "random_aliased": first.random_aliased.mean(),
+        "duplicates": len(first.duplicates), "photos": len(photos),
         "dead": {layer: int((share == 0).sum()) for layer, share in shares.items()},
         "units": {layer: len(share) for layer, share in shares.items()},
     }

@@ -43,13 +43,16 @@ def _filters(f: Mapping[str, Any]) -> str:
     where = ", ".join(f"{count} in {layer}" for layer, count in f["dead"].items() if count) or "none"
     text = (
         f"Filters: {f['count']} in {f['layer']}; {f['duplicates']} near-duplicate pairs. {_percent(f['high_frequency'])} of "
-        f"their energy lies above a quarter of a cycle a pixel"
+        f"their energy (of random ones of that size {_percent(f['random_high_frequency'])}) is above a quarter of a cycle a pixel"
     )
     if f["aliased"] >= 0.05:
-        text += f", and {_percent(f['aliased'])} is at frequencies that the stride aliases, which a smaller stride would keep"
+        text += (
+            f", and {_percent(f['aliased'])} (of random ones {_percent(f['random_aliased'])}) is at frequencies that the stride "
+            "aliases, which a smaller stride would keep"
+        )
     text += f". Of {units} units in all {dead} never fired on {f['photos']} photos ({where})."
-    if f["high_frequency"] > 0.6:
-        text += " So much high frequency may be noise that was not trained away, or the smallness of the filters."
+    if f["high_frequency"] > f["random_high_frequency"] - 2 * f["random_error"]:
+        text += " Random filters have no more high frequency: it may be noise that was not trained away."
     return text
 
 

@@ -232,7 +232,8 @@ def train_classifier(
     plot_history(history, files["curves"], measure)
     last = list(evaluations)[-1]
     plot_confusion_matrix(evaluations[last].confusion_matrix, classes, files["confusion matrix"])
-    plot_predictions(parts[last], evaluations[last].labels, evaluations[last].probabilities, classes, files["predictions"])
+    plot_predictions(parts[last], evaluations[last].labels, evaluations[last].probabilities, classes, files["predictions"],
+                     of=f"{len(parts[last]):,} {last} photos")
     write_text(files["figures"], json.dumps(_rounded(figures), indent=2) + "\n")
     say("\n".join(f"{what:<16}  {path}" for what, path in files.items()))
     return Classifier(trained, evaluations, files)

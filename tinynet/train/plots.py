@@ -81,9 +81,11 @@ def plot_predictions(
     path: str | os.PathLike[str],
     count: int = 12,
     columns: int = 6,
+    of: str = "",
 ) -> None:
     """A sheet of the predictions the model was surest of: `count` right ones, the classes in turn, below them `count` wrong ones.
 
+    of: which photos these are, for the headings.
     images: images[i] is picture i, uint8 (H, W, 3) or (H, W), or a pair that begins with it, as a dataset gives it.
     labels: (N,). probabilities: (N, C). Raises ShapeError if these do not fit together.
     """
@@ -106,6 +108,7 @@ def plot_predictions(
         (parts[0], right, rows[0], GREEN, "Surest of what is right"),
         (parts[1], wrong, rows[1], RED, "Surest of what is wrong"),
     ]:
+        title += f", {of}" if of else ""
         part.suptitle(title if len(chosen) else f"{title}: there is none", color=colour, weight="bold", size=13)
         for place in range(row_count * columns):  # empty places too: every picture has the same size
             axes = part.add_subplot(row_count, columns, place + 1)
