@@ -44,9 +44,9 @@ class StepQueue:
 
     def add(self, figures: StepFigures, x: Array, target: Array) -> None:
         """The step that has just been queued."""
-        trainer = self.trainer
-        self.steps.append(QueuedStep(figures, x, target, trainer.optimizer.lr, trainer._buffers or {}))
-        trainer._buffers, trainer._updating = None, False
+        rollback = self.trainer._rollback
+        self.steps.append(QueuedStep(figures, x, target, self.trainer.optimizer.lr, rollback.buffers or {}))
+        rollback.buffers, rollback.updating = None, False
 
     def to_leave(self) -> int:
         """How many steps need not be known yet: one on a GPU, unless a callback looks at single steps.
@@ -61,7 +61,7 @@ class StepQueue:
 
         Behind a step whose loss or gradients are not finite all are held back, and are taken back here.
         """
-        trainer = self.trainer
+        trainer, state, rollback = self.trainer, self.trainer.state, self.trainer._rollback
         while len(self.steps) > leave:
             step: Any = self.steps[0]
             loss, norm, right = step.figures.read()
@@ -69,14 +69,14 @@ class StepQueue:
                 for _ in self.steps:
                     trainer.optimizer.take_back()
                 self.steps.clear()
-                raise trainer._non_finite(loss, step)
-            seconds = trainer.state.seconds if started is None else time.perf_counter() - started
-            updating, trainer._updating = trainer._updating, True     # already, if Ctrl-C came within the step behind it
+                raise rollback.non_finite(loss, step)
+            seconds = state.seconds if started is None else time.perf_counter() - started
+            updating, rollback.updating = rollback.updating, True     # already, if Ctrl-C came within the step behind it
             del self.steps[0]
-            trainer._record_batch(loss, right, len(step.target), seconds)
-            trainer._updating = updating
+            state.count(loss, right, len(step.target), seconds)
+            rollback.updating = updating
             if progress is not None:
-                mean = trainer._means()
-                progress.batch(trainer.state.epoch, mean["train_loss"], mean["train_accuracy"], mean["images_per_second"])
+                mean = state.means()
+                progress.batch(state.epoch, mean["train_loss"], mean["train_accuracy"], mean["images_per_second"])
                 for callback in trainer.callbacks:
                     callback.on_batch_end(trainer, loss)

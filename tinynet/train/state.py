@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 from ..distributed import Shards
 from ..errors import ArgumentError, FileError, TinynetError
 from .checkpoint import Checkpoint, load_checkpoint
-from .history import History
+from .history import EpochRecord, History
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -30,6 +31,33 @@ class State:
     seconds: float = 0.0  # … and the time they took
     best: float | None = None  # the best value of the monitored figure
     epochs: int | None = None  # how many the run was to have when this was written
+
+    def count(self, loss: float, right: float, images: int, seconds: float) -> None:
+        """A step that was done. loss: the mean over its samples. seconds: of the epoch so far."""
+        self.step += 1
+        self.batch += 1
+        self.images += images
+        self.loss_sum += loss * images
+        self.right += right
+        self.seconds = seconds
+
+    def means(self) -> dict[str, float]:
+        """The figures of this epoch so far."""
+        images = self.images or math.nan
+        return {
+            "train_loss": self.loss_sum / images,
+            "train_accuracy": self.right / images,
+            "images_per_second": self.images / self.seconds if self.seconds else math.nan,
+        }
+
+    def record(self, lr: float, validation: dict[str, float], seconds: float) -> EpochRecord:
+        """The epoch's row in the history."""
+        return EpochRecord(epoch=self.epoch + 1, lr=lr, seconds=seconds, **self.means(), **validation)
+
+    def next_epoch(self) -> None:
+        """The counts at zero."""
+        self.epoch += 1
+        self.batch, self.images, self.loss_sum, self.right, self.seconds = 0, 0, 0.0, 0.0, 0.0
 
 
 def capture(trainer: Trainer) -> Checkpoint:

@@ -6,8 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,21 @@ import numpy as np
 from ..backend import Array
 from ..data.transfer import transferred
 from ..distributed import Shards
-from ..errors import ArgumentError, DeviceMemoryError
+from ..errors import ArgumentError
 from ..files import make_folder
 from ..nn.loss import Loss
 from ..optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value, total_norm
-from .callbacks import Callback, check_callbacks, check_monitor, improves
-from .checkpoint import load_checkpoint, save_checkpoint
-from .diagnosis import NonFiniteError, find_cause, non_finite_array
+from .callbacks import Callback, check_callbacks, check_monitor
+from .checkpoint import load_checkpoint
 from .evaluation import evaluate, reference_array
 from .figures import StepFigures
 from .history import EpochRecord, History
 from .interrupt import PatientInterrupt, TrainingInterrupted
-from .keeping import check_unused
+from .keeping import BEST, LAST, Keeper, check_unused
 from .progress import Mode, Progress
-from .queue import QueuedStep, StepQueue
-from .state import State, capture, restore
+from .queue import StepQueue
+from .rollback import Rollback
+from .state import State
 
 _STEP_STREAM = 0x57E9  # sets a step's random numbers apart from the loader's, should both have the same seed
 
@@ -109,9 +108,7 @@ class Trainer:
         self.stop_reason: str | None = None
         # What the optimiser does not hold is frozen.
         self._wanted = {name for group in optimizer.param_groups for name in group["params"]}
-        self._buffers: dict[str, Array] | None = None  # as they were before the step that runs
-        self._queue = StepQueue(self)
-        self._updating = False  # whether parameters and counts are on the way from one step to the next
+        self._queue, self._rollback, self._keeper = StepQueue(self), Rollback(self), Keeper(self)
 
     def fit(self, resume: str | os.PathLike[str] | bool = False, overwrite: bool = False) -> History:
         """Train up to `epochs` and return the history. A second call goes on from where the first one ended.
@@ -126,15 +123,15 @@ class Trainer:
         if resume is True and self.output is None:
             raise ArgumentError("Trainer.fit: resume=True needs an output folder; give the path of a checkpoint")
         if resume:
-            self.load(self._file("last.safetensors") if resume is True else resume)
+            self.load(self._keeper.file(LAST) if resume is True else resume)
         elif self.output is not None and not self.state.step and not overwrite:
             check_unused(self.output, self.config, self.seed, self.epochs)
-        if self._updating:
+        if self._rollback.updating:
             raise ArgumentError("Trainer.fit: the model holds half a step; resume from a checkpoint")
         if self.output is not None:
             make_folder(self.output)
         self._check_optimizer()
-        self.stop_reason, self._buffers = None, None
+        self.stop_reason, self._rollback.buffers = None, None
         # Overflow is looked for at every step, so NumPy's warnings of it would only say the same in other words.
         silent = np.errstate(over="ignore", invalid="ignore", divide="ignore")
         with self._shards, PatientInterrupt() as interrupt, silent:
@@ -153,7 +150,7 @@ class Trainer:
                     callback.on_fit_end(self)
             except KeyboardInterrupt:
                 progress.close()
-                raise TrainingInterrupted(self._save_interrupted()) from None
+                raise TrainingInterrupted(self._keeper.save_interrupted()) from None
             finally:
                 progress.close()
         return self.history
@@ -166,10 +163,9 @@ class Trainer:
             started = time.perf_counter() - state.seconds
             batches = self.train_loader.batches(state.epoch, start=state.batch)
             for x, target in interrupt.between(transferred(batches, reference)):
-                self._remember_buffers()
                 number = self._queue.number
 
-                with self._within_memory(x):
+                with self._rollback.step(x):
                     # Forward, loss, backward, in threads that share the batch; distributed/shards.py has the lines.
                     loss, logits, gradients = self._shards.step(
                         model, self.loss, x, target, self._rngs(number), self._wanted, self._factored
@@ -184,7 +180,7 @@ class Trainer:
                     if self.schedule is not None:
                         self.schedule.apply(optimizer, number if self.schedule_every == "step" else state.epoch)
                     figures = StepFigures(loss, norm, self.right(logits, target), self._queue.last)
-                    self._updating = True
+                    self._rollback.updating = True
                     # Nothing changes unless it is; a GPU knows it before the host does.
                     optimizer.step(gradients, figures.finite, each)
                     del gradients                               # or they would stand beside those of the next step
@@ -203,7 +199,7 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_epoch_end(self, record)
             progress.line(record.line(self.epochs))
-            self._save_epoch(record)
+            self._keeper.save_epoch(record)
             interrupt.check()
         if self.stop_reason is not None:
             progress.line(f"stopped early: {self.stop_reason}")
@@ -214,21 +210,15 @@ class Trainer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint of the present state. Raises FileError, or NonFiniteError rather than save nan or inf."""
-        bad, step, lr = non_finite_array(self.model), self.state.step - 1, self.optimizer.lr
-        if bad is not None:
-            message = f"{bad} is not finite after step {step} at learning rate {lr:.3g}; {self._advice()}"
-            raise NonFiniteError(message, step, lr, bad)
-        save_checkpoint(path, capture(self))
+        self._keeper.save(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over the state of a checkpoint. Raises FileError, or ArgumentError if it belongs to another run."""
-        restore(self, path)
-        self._buffers, self._updating = None, False
-        self._queue.steps.clear()
+        self._keeper.load(path)
 
     def load_best(self) -> None:
         """Put the best checkpoint's weights and buffers into the model; nothing else changes."""
-        self.model.load_state_dict(load_checkpoint(self._file("best.safetensors")).model)
+        self.model.load_state_dict(load_checkpoint(self._keeper.file(BEST)).model)
 
     # -- details of the loop
 
@@ -259,113 +249,14 @@ class Trainer:
         """Whether the optimiser takes products that are not computed; a step of its own may look at whole arrays."""
         return getattr(type(self.optimizer), "step", None) is Optimizer.step
 
-    def _record_batch(self, loss: float, right: float, images: int, seconds: float) -> None:
-        """Count a step that was done."""
-        state = self.state
-        state.step += 1
-        state.batch += 1
-        state.images += images
-        state.loss_sum += loss * images
-        state.right += right
-        state.seconds = seconds
-
     def _record_epoch(self, validation: dict[str, float], seconds: float) -> EpochRecord:
         """Close the epoch: its row in the history, and the counts at zero for the next."""
-        state, lr = self.state, self.optimizer.lr
-        record = EpochRecord(epoch=state.epoch + 1, lr=lr, seconds=seconds, **self._means(), **validation)
-        self._updating = True
+        record = self.state.record(self.optimizer.lr, validation, seconds)
+        self._rollback.updating = True
         self.history.append(record)
-        state.epoch += 1
-        state.batch, state.images, state.loss_sum, state.right, state.seconds = 0, 0, 0.0, 0.0, 0.0
-        self._updating = False
+        self.state.next_epoch()
+        self._rollback.updating = False
         return record
-
-    def _means(self) -> dict[str, float]:
-        """The figures of this epoch so far."""
-        state = self.state
-        images = state.images or math.nan
-        return {
-            "train_loss": state.loss_sum / images,
-            "train_accuracy": state.right / images,
-            "images_per_second": state.images / state.seconds if state.seconds else math.nan,
-        }
-
-    def _remember_buffers(self) -> None:
-        """The forward pass moves running statistics; a step that does not come to its end must not have done so."""
-        self._buffers = {name: buffer.copy() for name, buffer in self.model.named_buffers().items()}
-
-    @contextmanager
-    def _within_memory(self, x: Array) -> Iterator[None]:
-        """A step that finds no memory has not happened: parameters, buffers and the optimiser's state are as they were."""
-        try:
-            yield
-        except MemoryError as error:
-            if self._updating:
-                self.optimizer.take_back()
-            self._updating = False
-            self._restore_buffers()
-            self._queue.settle()
-            why = str(error) if isinstance(error, DeviceMemoryError) else f"out of memory ({error}); try smaller batches"
-            raise DeviceMemoryError(f"step {self.state.step}, {len(x)} samples: {why}; the model is as it was before") from None
-
-    def _restore_buffers(self) -> None:
-        for name, buffer in self.model.named_buffers().items():
-            if self._buffers is not None:
-                buffer[...] = self._buffers[name]
-
-    def _non_finite(self, loss: float, step: QueuedStep) -> NonFiniteError:
-        state, lr, self._buffers = self.state, step.lr, step.buffers
-        self._restore_buffers()
-        cause = find_cause(self.model, self.loss, step.x, step.target, self._rngs(state.step)[0])
-        self._restore_buffers()  # looking for it was a forward pass as well
-        what = "the gradients are not finite" if math.isfinite(loss) else f"the loss is {loss}"
-        return NonFiniteError(
-            f"step {state.step} (epoch {state.epoch + 1}, batch {state.batch + 1}): {what} at learning rate {lr:.3g}; "
-            f"it begins in {cause}; {self._advice()}",
-            state.step, lr, cause,
-        )  # fmt: skip
-
-    def _advice(self) -> str:
-        if self.output is None or not self._file("last.safetensors").is_file():
-            return "try a lower learning rate or max_norm"
-        return f"the last good checkpoint is {self._file('last.safetensors')}; try a lower learning rate or max_norm"
-
-    def _save_epoch(self, record: EpochRecord) -> None:
-        value = getattr(record, self.monitor)
-        better = improves(self.monitor, value, self.state.best)
-        if better:
-            self.state.best = value
-        if self.output is None:
-            return
-        if better:
-            self.save(self._file("best.safetensors"))
-        self.save(self._file("last.safetensors"))
-        self.history.write_json(self._file("history.json"))
-        self.history.write_csv(self._file("history.csv"))
-
-    def _save_interrupted(self) -> str:
-        """Save the state between two steps, and say in one line what was done and how to go on."""
-        self._queue.settle()
-        path = None if self.output is None else self._file("last.safetensors")
-        epoch = min(self.state.epoch + 1, self.epochs)
-        done = f"interrupted after {self.state.step} steps (epoch {epoch} of {self.epochs})"
-        if self._updating:  # a second Ctrl-C, in the middle of an update: some parameters are a step ahead
-            done = f"interrupted within step {self.state.step}, half of which is not saved"
-            if path is None or not path.is_file():
-                return f"{done}; there is no checkpoint"
-            saved = f"the last checkpoint is {path}"
-        else:
-            self._restore_buffers()
-            if path is None:
-                return f"{done}; nothing is saved, for want of an output folder"
-            self.save(path)
-            saved = f"saved as {path}"
-        return f"{done}; {saved}; resume with {self.resume_hint or f'fit(resume={str(path)!r})'}"
-
-    def _file(self, name: str) -> Path:
-        if self.output is None:
-            raise ArgumentError(f"Trainer: {name} needs an output folder")
-        return self.output / name
 
     def _check_optimizer(self) -> None:
         """The optimiser must hold the model's own arrays, or it would train something else."""
