@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import device_of
-from ..data import Dataset, Loader, transforms
+from ..data import Dataset, Loader
 from ..errors import ArgumentError, TinynetError, nearest
-from ..nn import CrossEntropyLoss, Flatten, Layer, Linear, Sequential, init
+from ..nn import Flatten, Layer, Linear, Sequential, init
 from ..nn.conv import _Conv, _ConvTranspose
 from ..nn.layer import join
 from ..nn.norm import _BatchNorm
-from ..optim import OneCycleLR
 from ..train import Trainer, evaluate
-from ..train.classifier import Recipe, _optimizer
+from ..train.classifier import Recipe
 from ..train.evaluation import reference_array
 
 
@@ -121,14 +120,12 @@ def ablation(
     if not variants:
         raise ArgumentError("ablation: expected at least one variant")
     rows = []
-    plain, to_input = recipe.preprocessing.transform(), recipe.preprocessing.to_input()
-    augmented = transforms.Compose([*recipe.augment, to_input, *recipe.finish])
+    plain = recipe.preprocessing.transform()
     for name, model in variants.items():
         started = time.perf_counter()
-        loader = Loader(train, min(recipe.batch_size, len(train)), augmented, shuffle=True, seed=seed, drop_last=True)
+        loader = recipe.loader(train, seed)
         Trainer(
-            model, CrossEntropyLoss(label_smoothing=recipe.label_smoothing), _optimizer(model, recipe), loader, epochs=epochs,
-            schedule=OneCycleLR(recipe.lr, total_steps=max(epochs * len(loader), 1), pct_start=recipe.rise),
+            model, recipe.loss(), recipe.optimizer(model), loader, epochs=epochs, schedule=recipe.schedule(epochs, len(loader)),
             seed=seed, workers=workers, progress=progress, callbacks=(callbacks or {}).get(name, ()),
         ).fit()
         errors = [1 - evaluate(model, Loader(part, 64, plain)).accuracy for part in (train, validation)]

@@ -59,6 +59,26 @@ class Recipe:
     cached_views: int = 4
     arguments: dict[str, Any] = field(default_factory=dict)
 
+    def loader(self, train: Dataset, seed: int) -> Loader:
+        """Batches of the augmented photos, in an order that the seed draws for each epoch."""
+        transform = transforms.Compose([*self.augment, self.preprocessing.to_input(), *self.finish])
+        return Loader(train, min(self.batch_size, len(train)), transform, shuffle=True, seed=seed, drop_last=True)
+
+    def loss(self) -> CrossEntropyLoss:
+        return CrossEntropyLoss(label_smoothing=self.label_smoothing)
+
+    def optimizer(self, model: Layer) -> AdamW:
+        """AdamW with weight decay on filters and matrices, none on biases and the scales of normalisations."""
+        parameters = model.named_parameters()
+        return AdamW([
+            {"params": {name: p for name, p in parameters.items() if p.ndim > 1}, "weight_decay": self.weight_decay},
+            {"params": {name: p for name, p in parameters.items() if p.ndim <= 1}, "weight_decay": 0.0},
+        ], lr=self.lr)
+
+    def schedule(self, epochs: int, batches: int) -> OneCycleLR:
+        """Of so many epochs of so many batches."""
+        return OneCycleLR(self.lr, total_steps=max(epochs * batches, 1), pct_start=self.rise)
+
 
 def recipe_for(size: int) -> Recipe:
     """The recipe for inputs of size × size pixels: up to 48 that of the embedded photos, from 64 that of the 224 protocol."""
@@ -159,7 +179,7 @@ def train_classifier(
         raise ArgumentError(f"train_classifier: no class {positive!r} to be positive; nearest: {nearest(positive, classes)}")
     if epochs is None:
         epochs = (kept_epochs(output) if resume else None) or recipe.epochs
-    crop, to_input = recipe.preprocessing.crop, recipe.preprocessing.to_input()
+    crop = recipe.preprocessing.crop
     config = {"recipe": recipe.model, "classes": classes, "size": crop, "command": command}
     if not resume and not overwrite:                            # before anything is computed
         check_unused(output, config, seed, epochs, *(("--{}", "--output") if command else ()))
@@ -189,20 +209,17 @@ def train_classifier(
     accuracy = f"; its accuracy: over {', '.join(classes)}" if groups is not None else ""
     measure = f"each epoch's loss: {finer}labels smoothed by {recipe.label_smoothing:g}, one view of a photo{accuracy}"
     say(measure)                                                # the table at the end has another
-    loader: Any = Loader(
-        train, min(recipe.batch_size, len(train)), transforms.Compose([*recipe.augment, to_input, *recipe.finish]),
-        shuffle=True, seed=seed, drop_last=True,
-    )
+    loader: Any = recipe.loader(train, seed)
     as_they_are = recipe.preprocessing.transform()
     validation: Any = Loader(photos.validation, 64, as_they_are)
     if base is not None:
         loader = FrozenLoader(base, loader, min(recipe.cached_views, epochs), workers=workers, say=say)
         validation = FrozenLoader(base, validation, workers=workers)
     trainer = Trainer(
-        head, CrossEntropyLoss(label_smoothing=recipe.label_smoothing), _optimizer(head, recipe), loader, validation,
-        epochs=epochs, schedule=OneCycleLR(recipe.lr, total_steps=max(epochs * len(loader), 1), pct_start=recipe.rise),
-        output=output, seed=seed, workers=workers, progress=progress, right=None if groups is None else _right(groups),
-        config=config, resume_hint=f"{command} --resume" if command else None, callbacks=callbacks,
+        head, recipe.loss(), recipe.optimizer(head), loader, validation,
+        epochs=epochs, schedule=recipe.schedule(epochs, len(loader)), output=output, seed=seed, workers=workers,
+        progress=progress, right=None if groups is None else _right(groups), config=config,
+        resume_hint=f"{command} --resume" if command else None, callbacks=callbacks,
     )
     history = trainer.fit(resume, overwrite=True)
 
@@ -250,15 +267,6 @@ def _right(groups: list[list[int]]) -> Callable[[Array, Array], Array]:
         return (said == array_module(target).asarray(union)[target]).sum()
 
     return right
-
-
-def _optimizer(model: Layer, recipe: Recipe) -> AdamW:
-    """AdamW with weight decay on filters and matrices, none on biases and the scales of normalisations."""
-    parameters = model.named_parameters()
-    return AdamW([
-        {"params": {name: p for name, p in parameters.items() if p.ndim > 1}, "weight_decay": recipe.weight_decay},
-        {"params": {name: p for name, p in parameters.items() if p.ndim <= 1}, "weight_decay": 0.0},
-    ], lr=recipe.lr)
 
 
 def figures_table(
