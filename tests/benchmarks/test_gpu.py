@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_bench, gpu_networks, gpu_operations
 from benchmarks import gpu_figures as figures
 from benchmarks.twin import twin
 from tests.device_double import device_module
@@ -60,7 +60,7 @@ def test_the_median_is_taken_over_rounds_in_turn_and_over_input_sets() -> None:
         return next(times)
 
     sides = [lambda i, name=name: calls.append((name, i)) for name in "ab"]
-    assert gpu.measure(sides, clock, 3, 2) == [7.0, 2.0]
+    assert gpu_bench.measure(sides, clock, 3, 2) == [7.0, 2.0]
     assert calls[:4] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]             # the warm-up
     assert calls[4:] == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 0), ("b", 0)]
 
@@ -130,11 +130,11 @@ def test_every_body_of_the_benchmark_runs(move: Any) -> None:
         call()
         return 1e3 * (time.perf_counter() - begin) + 1e-6
 
-    bench = gpu.Bench("cpu", move, clock, lambda *calls: (0.0, 0.0), 1, 2)
+    bench = gpu_bench.Bench("cpu", move, clock, lambda *calls: (0.0, 0.0), 1, 2)
     grid = [figures.Conv("a", 2, 3, 9, 4, 3, 2, 1), figures.Conv("b", 1, 4, 5, 8, 3, 1, 1, 2), figures.Conv("c", 1, 2, 6, 2, 3)]
-    rows = [*bench.convolutions(grid, ["float32"]), *bench.others(2, 3, 6, 5)]
-    rows += bench.optimisers([(3, 4), (5,)])
-    rows += bench.network("net", net(np.random.default_rng(0)), 2, 12, 3, ["float32"])
+    rows = [*gpu_operations.convolutions(bench, grid, ["float32"]), *gpu_operations.others(bench, 2, 3, 6, 5)]
+    rows += gpu_operations.optimisers(bench, [(3, 4), (5,)])
+    rows += gpu_networks.network(bench, "net", net(np.random.default_rng(0)), 2, 12, 3, ["float32"])
     assert [(row.name, row.what) for row in rows if not row.way][:3] == [("a", what) for what in figures.PASSES]
     assert {(row.name, row.way) for row in rows if row.way} == {
         ("a", "im2col"), ("b", "im2col"), ("c", "im2col"), ("c", "winograd4x4")
