@@ -17,7 +17,7 @@ from tests.fake_gpu import FakeCuda, fake_gpu
 from tests.kernels.cuda_on_cpu import Cpu
 from tests.train.runs import loaders, pictures
 from tinynet import backend, interpret, nn, optim
-from tinynet.data.transfer import fetched
+from tinynet.data.pinned import fetched
 from tinynet.data.transforms import ToArray
 from tinynet.distributed import Shards
 from tinynet.errors import DeviceMemoryError, FileError

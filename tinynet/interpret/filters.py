@@ -16,7 +16,7 @@ import numpy as np
 
 from ..backend import Array, array_module, to_host
 from ..callback import Callback
-from ..data.transfer import fetched
+from ..data.pinned import fetched
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..figures import BLUE, ORANGE, RED, new_figure, notes_below, save_figure

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, to_host
-from ..data.transfer import fetched
+from ..data.pinned import fetched
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..figures import new_figure, notes_below, save_figure, shorten

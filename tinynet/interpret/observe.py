@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import nn
 from ..backend import Array, array_module, to_host
-from ..data.transfer import transferred
+from ..data.pinned import transferred
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
 from ..nn import Dropout, Identity, Layer, Linear, split

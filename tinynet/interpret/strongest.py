@@ -12,7 +12,7 @@ import numpy as np
 from ..backend import Array, array_module
 from ..data.dataset import BrokenPhoto, Dataset, name
 from ..data.loader import Transform
-from ..data.transfer import fetched, transferred
+from ..data.pinned import fetched, transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..nn import Layer

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, array_module
-from ..data.transfer import fetched, transferred
+from ..data.pinned import fetched, transferred
 from ..distributed import Shards
 from .attribution import Attribution
 from .part import Part, Places, each_image_alone, grid, length, part, pieces

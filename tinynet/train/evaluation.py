@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module, device_of, to_host
-from ..data.transfer import fetched, transferred
+from ..data.pinned import fetched, transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..functional import pad

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backend import Array, to_host
 from ..data import Loader
-from ..data.transfer import fetched, transferred
+from ..data.pinned import fetched, transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..nn import Layer

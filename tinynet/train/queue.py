@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..backend import Array
 from .callbacks import Callback
-from .figures import StepFigures
 from .progress import Progress
+from .step_figures import StepFigures
 
 if TYPE_CHECKING:
     from .trainer import Trainer

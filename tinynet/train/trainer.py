@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
-from ..data.transfer import transferred
+from ..data.pinned import transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..files import make_folder
@@ -22,7 +22,6 @@ from ..optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value, total_
 from .callbacks import Callback, check_callbacks, check_monitor
 from .checkpoint import load_checkpoint
 from .evaluation import evaluate, reference_array
-from .figures import StepFigures
 from .history import EpochRecord, History
 from .interrupt import PatientInterrupt, TrainingInterrupted
 from .keeping import BEST, LAST, Keeper, check_unused
@@ -30,6 +29,7 @@ from .progress import Mode, Progress
 from .queue import StepQueue
 from .rollback import Rollback
 from .state import State
+from .step_figures import StepFigures
 
 _STEP_STREAM = 0x57E9  # sets a step's random numbers apart from the loader's, should both have the same seed
 

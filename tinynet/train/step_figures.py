@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module
-from ..data.transfer import Fetched
+from ..data.pinned import Fetched
 
 
 class StepFigures:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.device_double import DeviceArray, device_module
 from tests.fake_gpu import FakeCuda, fake_gpu
-from tinynet.data.transfer import transferred
+from tinynet.data.pinned import transferred
 
 
 def batches(sizes: tuple[int, ...] = (4, 4, 3, 0, 9)) -> list[tuple[np.ndarray, np.ndarray]]:
