@@ -50,9 +50,11 @@ class EarlyStopping(Callback):
 
 
 def check_callbacks(owner: str, callbacks: Any) -> list[Callback]:
-    """The callbacks as a list. Raises ArgumentError for one that does not derive from Callback."""
+    """The callbacks as a list. Raises ArgumentError for one that lacks a method of Callback's, from which it need not derive."""
+    methods = [name for name in vars(Callback) if not name.startswith("_")]
     for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
-        if not isinstance(callback, Callback) or callback is callbacks:
+        whole = not isinstance(callback, type) and all(hasattr(callback, name) for name in methods)
+        if not whole or callback is callbacks:
             raise ArgumentError(f"{owner}: expected a list of Callbacks (derive from train.Callback), got {callback!r}")
     return list(callbacks)
 
