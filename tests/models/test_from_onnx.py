@@ -278,6 +278,17 @@ def test_a_trained_model_is_read_back_with_what_it_is(tmp_path: Path) -> None:
     assert other.classes is None and other.preprocessing is None and other.input_size == (2, 7, 8)
 
 
+def test_what_tinynet_writes_and_does_not_read_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    for layer in (
+        nn.AdaptiveAvgPool2d((5, 3)), nn.Upsample(size=(9, 11)), nn.AvgPool2d(2, divisor_override=3), nn.Pad((1,) * 4, "circular")
+    ):
+        to_onnx(nn.Sequential(nn.ReLU(), layer), path, (2, 7, 8))
+        assert refused(path).endswith("; tinynet wrote it for others to read: load what it was written from")
+    to_onnx(nn.Sequential(nn.ReLU(), nn.Flatten(2)), path, (2, 7, 8))
+    close(from_onnx(path)(f32(1, 3, 2, 7, 8)), run(path, f32(1, 3, 2, 7, 8)))
+
+
 # What is refused.
 
 

@@ -216,11 +216,26 @@ def test_an_onnx_file_that_says_nothing_of_photos(tmp_path: Path) -> None:
     models.convert(file, tmp_path / "w.npz")
     assert isinstance(load(tmp_path / "w.npz"), Weights)
     models.to_onnx(nn.Sequential(nn.Flatten(), nn.Linear(6, 2)), file, (2, 3))
-    with pytest.raises(FileError, match=r"expected a network of square photos \(3, H, H\), got \(2, 3\)"):
+    with pytest.raises(FileError, match=r"square photos, \(3, H, H\) or \(1, H, H\), got \(2, 3\); from_onnx reads it"):
         load(file)
     models.to_onnx(nn.Sequential(nn.ReLU()), file, (3, 8, 8))
     with pytest.raises(FileError, match="without weights"):
         load(file)
+
+
+def test_a_network_that_sees_grey_comes_back_from_onnx(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    net, file = create("lenet5", rng=np.random.default_rng(0)), tmp_path / "net.onnx"
+    weights = trained(Weights(net.state_dict(), tmp_path / "lenet.pth"))
+    models.to_onnx(weights, file)
+    found = load_model(file)
+    assert found.classes == list("0123456789") and found.preprocessing == weights.preprocessing
+    x = np.random.default_rng(1).normal(size=(2, 1, 32, 32)).astype(np.float32)
+    np.testing.assert_allclose(found.model(x), net(x), rtol=0, atol=1e-5)
+    models.to_onnx(net, file, (1, 32, 32))
+    alone = load_model(file)
+    photo = alone.preprocessing.transform()(np.zeros((40, 50, 3), np.uint8), np.random.default_rng(0))
+    assert alone.preprocessing.crop == 32 and alone.model(photo[None]).shape == (1, 10)
 
 
 # --- the network in the box -------------------------------------------------------------------------------------------

@@ -214,12 +214,11 @@ def _(layer: nn.AvgPool1d, out: Writer, x: str, path: str, size: Any, new: Any) 
     return out.op("Mul", [y, out.constant(join(path, "factor"), factor)], path)
 
 
-def _padded(out: Writer, x: str, path: str, axes: int, ends: Any, value: float, mode: str = "constant") -> str:
+def _padded(out: Writer, x: str, path: str, axes: int, ends: Any, value: float) -> str:
     """x with cells (before, after) at the last axes."""
     ends = [(0, 0)] * (axes - len(ends)) + list(ends)
     pads = out.constant(join(path, "pads"), [before for before, _ in ends] + [after for _, after in ends])
-    more = [out.constant(join(path, "value"), float(value))] if mode == "constant" else []
-    return out.op("Pad", [x, pads, *more], path, ".padded", mode=mode)
+    return out.op("Pad", [x, pads, out.constant(join(path, "value"), float(value))], path, ".padded", mode="constant")
 
 
 def _along(out: Writer, x: str, path: str, matrices: Sequence[np.ndarray]) -> str:

@@ -22,7 +22,8 @@ from ..nn import Layer, init
 from .registry import create, names
 from .structure import build, structure
 
-_KEY = "tinynet.model"
+MODEL_KEY, CHECKPOINT_KEY = "tinynet.model", "tinynet.checkpoint"
+"""Under which a file's metadata has a JSON record of what it is; MODEL_KEY in an ONNX file, too."""
 
 
 class TrainedModel(NamedTuple):
@@ -64,7 +65,7 @@ class TrainedModel(NamedTuple):
                 ) from None
         if half:
             state = {name: x.astype(np.float16) if x.dtype.kind == "f" else x for name, x in state.items()}
-        write_safetensors(path, state, {_KEY: json.dumps({**record, "crc32": _checksum(record, state)})})
+        write_safetensors(path, state, {MODEL_KEY: json.dumps({**record, "crc32": _checksum(record, state)})})
 
 
 def check_preprocessing(what: str, trained: TrainedModel) -> None:
@@ -75,14 +76,14 @@ def check_preprocessing(what: str, trained: TrainedModel) -> None:
 
 def is_model(metadata: Mapping[str, str]) -> bool:
     """Whether a safetensors file with this metadata is one that TrainedModel.save wrote."""
-    return _KEY in metadata
+    return MODEL_KEY in metadata
 
 
 def trained_model(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> TrainedModel:
     """The model of a file that TrainedModel.save wrote, from what is in it. Raises FileError if that is damaged or foreign."""
     check_finite(path, tensors)
     try:
-        record = json.loads(metadata[_KEY])
+        record = json.loads(metadata[MODEL_KEY])
         stated = record.pop("crc32", None)                      # files of before do not have it
         if stated is not None and stated != _checksum(record, tensors):
             raise FileError("its checksum is another")

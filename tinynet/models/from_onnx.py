@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import __name__ as package
 from ..data.preprocessing import Preprocessing
 from ..errors import FileError, TinynetError
 from ..nn import Concat, Layer, Residual
@@ -18,8 +19,8 @@ from ._onnx_layers import OPERATORS, with_bias
 from ._onnx_op import Dim, Op
 from ._onnx_sizes import Sizes
 from ._onnx_writing import import_onnx
+from .file import MODEL_KEY
 from .graph import Graph, Names, Node, Refused, axes_after, to_containers
-from .to_onnx import KEY
 
 _OLDEST = 7
 _DAMAGE = (
@@ -60,7 +61,8 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxModel:
         reading = _Reading(onnx, proto, path.parent)
         problems = _together(reading.problems)
         if problems:
-            raise FileError(f"not supported: {problems}")
+            own = "; tinynet wrote it for others to read: load what it was written from" if proto.producer_name == package else ""
+            raise FileError(f"not supported: {problems}{own}")
         model = to_containers(Graph(reading.input, reading.nodes, reading.output))
         classes, preprocessing = _metadata(proto)
     except TinynetError as error:
@@ -90,7 +92,7 @@ def _parse(onnx: Any, path: Path) -> Any:
 
 
 def _metadata(proto: Any) -> tuple[list[str] | None, Preprocessing | None]:
-    record = next((json.loads(item.value) for item in proto.metadata_props if item.key == KEY), None)
+    record = next((json.loads(item.value) for item in proto.metadata_props if item.key == MODEL_KEY), None)
     if record is None:
         return None, None
     return [str(name) for name in record["classes"]], Preprocessing.from_dict(record["preprocessing"])

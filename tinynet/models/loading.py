@@ -13,21 +13,21 @@ import numpy as np
 
 from ..backend import Device
 from ..backend import device as device_named
+from ..data.known_sets import CIFAR10_CLASSES
 from ..errors import ArgumentError, FileError, ShapeError, some
 from ..files import read_safetensors
 from ..nn import Layer, init
-from .file import TrainedModel, check_finite, is_model, trained_model
+from .file import CHECKPOINT_KEY, TrainedModel, check_finite, is_model, trained_model
 from .from_onnx import read_onnx
 from .registry import IMAGENET, create, entry, names, nearest
 from .state import Weights, load_weights
+from .structure import last_weighted
 
 BOXED = ("squeezenet1_1",)
 """Networks whose weights are in the package."""
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
 PREFIXES = ("model", "net", "module", "network", "_orig_mod", "backbone", "encoder")
 """What programs put before a network's names, as in "model.features.0.weight"."""
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-"""CIFAR-10's classes in their usual order."""
 _BOX = Path(__file__).parent / "weights"
 
 
@@ -82,7 +82,7 @@ def _model_of(what: str | os.PathLike[str]) -> TrainedModel:
     weights = load_weights(path)
     if is_model(weights.metadata):
         return trained_model(path, weights, weights.metadata)
-    if "tinynet.checkpoint" in weights.metadata:
+    if CHECKPOINT_KEY in weights.metadata:
         raise FileError(f"{path}: a checkpoint; its model is model.safetensors beside it")
     return trained(weights)
 
@@ -181,9 +181,10 @@ def weights_into(weights: Weights, model: str | Layer, strict: bool = True) -> T
     except ShapeError as error:
         raise ShapeError(f"{weights.path}: {error}") from None
     check_finite(weights.path, state)
-    count = _classes(network)
-    known: Sequence[str] = imagenet_classes() if count == 1000 else CIFAR10 if count == 10 and name.startswith("cifar") else ()
-    known = known or (tuple("0123456789") if count == 10 and name == "lenet5" else ())
+    count = len(last_weighted(network)[1].weight)
+    known: Sequence[str] = imagenet_classes() if count == 1000 else ()
+    if count == 10:
+        known = CIFAR10_CLASSES if name.startswith("cifar") else "0123456789" if name == "lenet5" else ()
     classes = list(known) or [f"class {i}" for i in range(count)]
     return TrainedModel(network, name, arguments, classes, preprocessing or IMAGENET, {"source": weights.path.name})
 
@@ -225,14 +226,18 @@ def _from_onnx(path: Path) -> TrainedModel:
     """The network of an ONNX file. What the file does not say of classes and photos is as for weights alone: see weights_into."""
     found = read_onnx(path)
     channels, *sides = found.input_size or (None,)
-    if len(sides) != 2 or channels not in (3, None) or sides[0] != sides[1]:
-        raise FileError(f"{path}: expected a network of square photos (3, H, H), got {found.input_size}; from_onnx reads it")
-    if not any(x.ndim > 1 for x in found.model.named_parameters().values()):
-        raise FileError(f"{path}: a network without weights tells no classes; from_onnx reads it")
+    if len(sides) != 2 or channels not in (3, 1, None) or sides[0] != sides[1]:
+        what = "a network of square photos, (3, H, H) or (1, H, H)"
+        raise FileError(f"{path}: expected {what}, got {found.input_size}; from_onnx reads it")
     state = found.model.state_dict()
-    made = weights_into(Weights(state, path), found.model)
+    try:
+        made = weights_into(Weights(state, path), found.model)
+    except ArgumentError as error:
+        raise FileError(f"{path}: {error}; from_onnx reads it") from None
     crop = sides[0] or IMAGENET.crop
     default = replace(IMAGENET, resize=max(crop, round(crop * IMAGENET.resize / IMAGENET.crop)), crop=crop)
+    if channels == 1:                                           # of ImageNet's photos in grey, about
+        default = replace(default, mean=(0.449,), std=(0.226,))
     return made._replace(name=path.name, classes=found.classes or made.classes, preprocessing=found.preprocessing or default)
 
 
@@ -242,16 +247,11 @@ def _network(
     """The network of that name with as many classes as the weights have, and its arguments. rng None: weights of zero."""
     rng = init.no_draws if rng is None else rng
     network = create(name, rng=rng)
-    last = [n for n in network.named_parameters() if n.endswith("weight")][-1]
-    x = _renamed(weights, network).get(last)
-    if x is None or x.ndim < 1 or len(x) in (0, len(network.named_parameters()[last])):
+    path, last = last_weighted(network)
+    x = _renamed(weights, network).get(f"{path}.weight")
+    if x is None or x.ndim < 1 or len(x) in (0, len(last.weight)):
         return network, {}
     return create(name, rng=rng, classes=len(x)), {"classes": len(x)}
-
-
-def _classes(network: Layer) -> int:
-    """How many the last layer with weights tells apart."""
-    return len([x for x in network.named_parameters().values() if x.ndim > 1][-1])
 
 
 def _renamed(weights: Mapping[str, np.ndarray], network: Layer) -> Mapping[str, np.ndarray]:
@@ -266,6 +266,6 @@ def _renamed(weights: Mapping[str, np.ndarray], network: Layer) -> Mapping[str, 
 
 
 __all__ = [
-    "BOXED", "CIFAR10", "WEIGHT_SUFFIXES", "boxed", "convert", "imagenet_classes", "load", "load_model", "names_model",
+    "BOXED", "WEIGHT_SUFFIXES", "boxed", "convert", "imagenet_classes", "load", "load_model", "names_model",
     "recognise", "trained", "weights_into",
 ]

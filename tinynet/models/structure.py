@@ -29,14 +29,9 @@ def structure(model: Layer) -> dict[str, Any]:
     Raises ArgumentError, in one line, for a layer that is not of tinynet.nn, or whose options cannot be read off it.
     """
     record = _described(model, "", {})
-    if structure_of(build(record)) != record:
+    if _described(build(record), "", {}) != record:
         raise ArgumentError("options of its layers were changed after they were built")
     return record
-
-
-def structure_of(model: Layer) -> dict[str, Any]:
-    """As structure, unchecked."""
-    return _described(model, "", {})
 
 
 def build(record: Any) -> Layer:
@@ -54,8 +49,7 @@ def with_classes(model: Layer, classes: int, rng: np.random.Generator | None = N
 
     Raises ArgumentError where that is no convolution and no linear layer.
     """
-    path, last = [(path, layer) for path, layer in model.layers() if "weight" in layer.parameter_names
-                  and getattr(getattr(layer, "weight", None), "ndim", 0) > 1][-1]
+    path, last = last_weighted(model)
     name = {nn.Linear: "out_features", nn.Conv2d: "out_channels"}.get(type(last))
     if name is None:
         raise ArgumentError(f"{path}: {type(last).__name__} is the last layer with weights; expected Linear or Conv2d")
@@ -67,6 +61,15 @@ def with_classes(model: Layer, classes: int, rng: np.random.Generator | None = N
     kind: Any = type(last)
     _put(changed, path.split("."), kind(**fresh, rng=rng))
     return changed
+
+
+def last_weighted(model: Layer) -> tuple[str, Any]:
+    """Path and layer of the last with filters or a matrix: it tells the classes apart. Raises ArgumentError if there is none."""
+    found = [(path, layer) for path, layer in model.layers() if "weight" in layer.parameter_names
+             and getattr(getattr(layer, "weight", None), "ndim", 0) > 1]
+    if not found:
+        raise ArgumentError("a network without weights tells no classes")
+    return found[-1]
 
 
 def _described(layer: Layer, path: str, seen: dict[int, int]) -> dict[str, Any]:

@@ -21,11 +21,9 @@ from ..nn import Layer
 from ..nn.layer import computes_plainly, join
 from ..nn.split import routes_plainly
 from ._onnx_writing import Writer, import_onnx, write
-from .file import TrainedModel, check_preprocessing
+from .file import MODEL_KEY, TrainedModel, check_preprocessing
 
 OPSET, IR_VERSION = 13, 7
-KEY = "tinynet.model"
-"""Metadata of the file: a JSON record of classes, preprocessing, name and notes."""
 
 
 def to_onnx(model: Layer | TrainedModel, path: str | os.PathLike[str], input_size: Sequence[int] | None = None) -> None:
@@ -67,7 +65,7 @@ def to_onnx(model: Layer | TrainedModel, path: str | os.PathLike[str], input_siz
         graph, producer_name=package, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )
     if record:
-        helper.set_model_props(made, {KEY: json.dumps(record)})
+        helper.set_model_props(made, {MODEL_KEY: json.dumps(record)})
     try:
         contents = made.SerializeToString()
     except ValueError:

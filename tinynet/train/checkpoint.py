@@ -17,8 +17,8 @@ import numpy as np
 
 from ..errors import FileError
 from ..files import read_safetensors, write_safetensors
+from ..models.file import CHECKPOINT_KEY
 
-_KEY = "tinynet.checkpoint"
 _VERSION = 1
 
 
@@ -48,16 +48,16 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
             "optimizer": {"numbers": numbers, "param_groups": checkpoint.optimizer["param_groups"]},
         }
     )
-    write_safetensors(path, tensors, {_KEY: text})
+    write_safetensors(path, tensors, {CHECKPOINT_KEY: text})
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint. Raises FileError if it is missing, damaged, or another kind of file."""
     tensors, metadata = read_safetensors(path, "expected a checkpoint")
-    if _KEY not in metadata:
+    if CHECKPOINT_KEY not in metadata:
         raise FileError(f"{path}: a safetensors file, but no checkpoint of a training")
     try:
-        header = json.loads(metadata[_KEY])
+        header = json.loads(metadata[CHECKPOINT_KEY])
         if header["version"] != _VERSION:
             raise FileError(f"{path}: expected a checkpoint of version {_VERSION}, got {header['version']}")
         record, optimizer = dict(header["record"]), header["optimizer"]

@@ -18,7 +18,7 @@ from ..data.preprocessing import Preprocessing
 from ..errors import ArgumentError, nearest
 from ..files import write_text
 from ..functional import group_logsumexp
-from ..models import TrainedModel, create, names, with_classes
+from ..models import TrainedModel, create, last_weighted, names, with_classes
 from ..nn import CrossEntropyLoss, Layer, Sequential, split, summary, without_softmax
 from ..optim import AdamW, OneCycleLR
 from .callbacks import Callback
@@ -129,7 +129,7 @@ def take_over(start: TrainedModel, model: Layer) -> None:
     Raises ArgumentError if anything else does not fit.
     """
     mine, state = model.state_dict(), start.model.state_dict()
-    last = [name for name in mine if name.endswith("weight")][-1].removesuffix("weight")
+    last = last_weighted(model)[0] + "."
     other = [name for name in mine if name not in state or state[name].shape != mine[name].shape]
     if any(name not in state or not name.startswith(last) for name in other):
         raise ArgumentError(f"{start.name}: its weights do not fit the network to be trained at {other[0]}")
