@@ -370,6 +370,14 @@ def test_a_network_that_gives_no_classes_or_others_than_it_names_is_one_line(pho
             "many: expected names for 5 classes, got cat, notcat")
 
 
+def test_a_class_whose_name_would_drive_the_terminal_is_shown_escaped(photos, trained, tmp_path):
+    file = tmp_path / "net.safetensors"
+    load_model(trained / "model.safetensors")._replace(classes=["cat\x1b[2J", "dog\n"]).save(file)
+    said = run("predict", file, photos / "test" / "cat" / "0.png", "--top", 2).stdout
+    assert r"cat\x1b[2J" in said and r"dog\n" in said and said.count("\n") == 1
+    assert r"classes: cat\x1b[2J, dog\n" in run("summary", file).stdout
+
+
 def test_lenet_sees_photos_grey_and_small(tmp_path):
     """PyTorch's LeNet, its weights and its answers, of photos that Pillow made grey and 32 pixels high."""
     torch = pytest.importorskip("torch")

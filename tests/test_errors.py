@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinynet.errors import nearest, some
+from tinynet.errors import FileError, nearest, some
 
 
 def test_the_nearest_names() -> None:
@@ -20,3 +20,8 @@ def test_the_nearest_names() -> None:
 def test_some_of_many_names() -> None:
     assert some([]) == "" and some(["cat", "dog"]) == "cat, dog" and some("abcd", 4) == "a, b, c, d"
     assert some([str(i) for i in range(1000)], 3) == "0, 1, 2, … (1,000 in all)"
+
+
+def test_a_name_that_would_drive_a_terminal_is_shown_escaped() -> None:
+    error = FileError("net.onnx: Foo (evil\x1b[2J\x07\nsecond\u202e line; größer × 3 …)")
+    assert str(error) == "net.onnx: Foo (evil\\x1b[2J\\x07\\nsecond\\u202e line; größer × 3 …)"

@@ -11,7 +11,7 @@ import typer
 
 from . import backend
 from .cli_common import Data, Device, Model, Photos, Workers, app, at_least, command_line, model_and, plainly
-from .errors import ArgumentError, TinynetError, some
+from .errors import ArgumentError, TinynetError, escaped, some
 
 
 @app.command(short_help="Train a classifier of photos: cat or not, or your own.")
@@ -150,7 +150,7 @@ def predict(
         probabilities = run(trained.model, x[None], views=trained.preprocessing.views)[0]
         trained.check_outputs(len(probabilities))
         best = np.argsort(-probabilities, kind="stable")[:top]
-        print(f"{path!s:<{width}}  " + "   ".join(f"{trained.classes[i]}  {100 * probabilities[i]:.1f} %" for i in best))
+        print(f"{path!s:<{width}}  " + "   ".join(f"{escaped(trained.classes[i])}  {100 * probabilities[i]:.1f} %" for i in best))
     if failed:
         raise typer.Exit(1)
 
@@ -173,7 +173,7 @@ def summary(
     else:
         trained = load_model(model)
         network, channels, side = trained.model, trained.preprocessing.channels, trained.preprocessing.crop
-        print(f"classes: {some(trained.classes, 12)}")
+        print(f"classes: {escaped(some(trained.classes, 12))}")
     print(nn.summary(network, (channels, size or side, size or side)))
 
 

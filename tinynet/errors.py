@@ -17,7 +17,12 @@ class TinynetError(Exception):
 
     def __str__(self) -> str:
         message = super().__str__()
-        return f"{self.path}: {message}" if self.path else message
+        return escaped(f"{self.path}: {message}" if self.path else message)
+
+
+def escaped(text: str) -> str:
+    """The text with \\n for a new line, \\x1b for ESC and so on: what a name in a file does to no terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class ShapeError(TinynetError, ValueError):

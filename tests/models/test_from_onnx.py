@@ -358,6 +358,14 @@ def test_refusals(name: str, tmp_path: Path) -> None:
     assert words.replace("\\", "") in line, line
 
 
+def test_a_name_in_a_file_drives_no_terminal(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Foo", ["x"], ["y"], name="evil\x1b[2J\x07\nsecond")
+    infos = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, N) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([node], "net", infos[:1], infos[1:])
+    (tmp_path / "net.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    assert refused(tmp_path / "net.onnx") == r"not supported: Foo (evil\x1b[2J\x07\nsecond)"
+
+
 def test_other_files(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     assert "no such file" in refused(path)
