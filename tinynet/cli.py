@@ -297,7 +297,3 @@ from . import cli_inside  # noqa: E402, F401 - its commands, behind those above 
 def main() -> None:
     """The command `tinynet`."""
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..backend import Array
 from ..errors import ArgumentError
 from ..nn import Layer, Sequential, split
-from ..nn.containers import _visible
+from ..nn.containers import visible
 from ..nn.layer import join
 from .units import Record
 
@@ -64,12 +64,12 @@ def _in_common(model: Layer, other: Layer, path: str = "") -> str:
     last = ""
     if isinstance(model, Sequential) and isinstance(other, Sequential):
         for (name, mine), (its, theirs) in zip(model.named_children(), other.named_children(), strict=False):
-            here = join(path, _visible(name))
+            here = join(path, visible(name))
             if name != its:
                 break
             if mine is not theirs:
                 return _in_common(mine, theirs, here) or last
-            last = here if _visible(name) else last
+            last = here if visible(name) else last
     return last
 
 

@@ -22,6 +22,7 @@ from ..functional._check import integers
 from ..kernels.correlation import choose
 from ..kernels.geometry import Geometry
 from ..nn import Layer
+from ..nn.containers import visible
 from ..nn.layer import computes_plainly, join
 from ..nn.norm import _BatchNorm
 from ..nn.split import routes_plainly
@@ -156,9 +157,9 @@ def _child(
     name: str, child: Layer, state: State, clean: dict[str, Array], look: Look, path: str, key: str,
     instead: Callable[[State], State] | None = None,
 ) -> State:
-    here = path if name.startswith("_") else join(path, name)
+    here = join(path, visible(name))
     state = _through(child, state, clean, look, here, join(key, name)) if instead is None else instead(state)
-    if here in look.paths and not name.startswith("_"):
+    if here in look.paths and visible(name):
         look.see(here, state)
     return _unless_most(state)
 

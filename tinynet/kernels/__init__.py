@@ -1,1 +1,1 @@
-"""How an op is made fast; changes speed, never meaning. Reached through tinynet.functional alone."""
+"""How an op, a sum or an optimiser's step is made fast; changes speed, never meaning, which stands in the page that calls it."""

@@ -48,7 +48,7 @@ class Container(Layer):
             raise ArgumentError(f"{type(self).__name__}: two layers would have the name {double!r}")
 
     def children(self) -> Iterator[tuple[str, Layer]]:
-        return ((_visible(name), child) for name, child in self._children.items())
+        return ((visible(name), child) for name, child in self._children.items())
 
     def named_children(self) -> Iterator[tuple[str, Layer]]:
         """(name, child) as they were given, underscores and all."""
@@ -89,15 +89,15 @@ class Container(Layer):
         self, name: str, x: Array, train: bool, rng: np.random.Generator | None, watch: Watch | None, path: str
     ) -> tuple[Array, Saved]:
         """The forward walk through one child; its errors get its path, its output is shown to the watch."""
-        child, here = self._children[name], join(path, _visible(name))
+        child, here = self._children[name], join(path, visible(name))
         y, saved = _at(here, lambda: child.walk(x, train, rng, watch, here))
-        if watch is not None and _visible(name):
+        if watch is not None and visible(name):
             watch(here, child, y)
         return y, saved
 
     def _down(self, name: str, saved: Any, signal: Any, step: Step, seed: Seed | None, path: str, keep: bool) -> Any:
         """The walk back through one child, beginning with what the seed puts in at its output. saved: the container's."""
-        child, here = self._children[name], join(path, _visible(name))
+        child, here = self._children[name], join(path, visible(name))
         if not hasattr(saved, "children"):
             raise ArgumentError(
                 f"{type(self).__name__}: expected the record that forward gives beside y, got {type(saved).__name__}; "
@@ -106,7 +106,7 @@ class Container(Layer):
         if name not in saved.children:
             raise ArgumentError(f"{type(self).__name__}: the record of {name} is gone: a walk back with keep=False has passed it")
         kept = saved.children[name] if keep else saved.children.pop(name)
-        if seed is not None and _visible(name):
+        if seed is not None and visible(name):
             signal = seed(here, child, signal)
         return _at(here, lambda: child.reverse(kept, signal, step, seed, here, keep))
 
@@ -118,9 +118,9 @@ class Container(Layer):
         self, name: str, x: Array, watch: Watch | None, path: str, instead: Callable[[Array], Array] | None = None
     ) -> Array:
         """Inference through one child, or by what stands in for it; its errors get its path, its output is shown to the watch."""
-        child, here = self._children[name], join(path, _visible(name))
+        child, here = self._children[name], join(path, visible(name))
         y = _at(here, lambda: child.infer(x, watch, here) if instead is None else instead(x))
-        if watch is not None and _visible(name):
+        if watch is not None and visible(name):
             watch(here, child, y)
         return y
 
@@ -138,7 +138,8 @@ def _at(path: str, call: Callable[[], Any]) -> Any:
         raise
 
 
-def _visible(name: str) -> str:
+def visible(name: str) -> str:
+    """The part of a path that a child of that name is: none for a name that begins with an underscore."""
     return "" if name.startswith("_") else name
 
 
@@ -153,7 +154,7 @@ class Sequential(Container):
         names, free = list(self._children), False               # free: nobody needs x but the next layer
         while names:
             name, *names = names
-            child, here = self._children[name], join(path, _visible(name))
+            child, here = self._children[name], join(path, visible(name))
             # Two layers at once, or one in place of its input, unless somebody wants to see what is between them.
             both = child.fused_forward(self._children[names[0]]) if names and watch is None else None
             if both is not None:
@@ -190,7 +191,7 @@ class Sequential(Container):
     def _fused(self, fused: Fused, names: list[str], x: Array, path: str) -> Array:
         """The first of the named layers in one; which of them refuses its input, if one does, each alone will say."""
         try:
-            return _at(join(path, _visible(names[0])), lambda: fused.call(x))
+            return _at(join(path, visible(names[0])), lambda: fused.call(x))
         except TinynetError as error:
             refused = error
         for name in names[: 1 + fused.others]:
@@ -204,7 +205,7 @@ class Sequential(Container):
     def ends(self, trained: Set[int], path: str = "", below: bool = False) -> tuple[set[str], bool]:
         found: set[str] = set()
         for name, child in self._children.items():
-            more, below = child.ends(trained, join(path, _visible(name)), below)
+            more, below = child.ends(trained, join(path, visible(name)), below)
             found |= more
         return found, below
 
@@ -217,7 +218,7 @@ class _Parallel(Container):
         return True
 
     def ends(self, trained: Set[int], path: str = "", below: bool = False) -> tuple[set[str], bool]:
-        branches = [child.ends(trained, join(path, _visible(name)), below) for name, child in self._children.items()]
+        branches = [child.ends(trained, join(path, visible(name)), below) for name, child in self._children.items()]
         return set().union(*(found for found, _ in branches)), below or any(after for _, after in branches)
 
     def _branches(

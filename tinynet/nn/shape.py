@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +13,7 @@ from ..backend import Array
 from ..errors import ArgumentError, ShapeError
 from ..functional._check import axis, check_array
 from .layer import Layer, Nothing
-
-
-class _FromSize(Layer):
-    class Saved(NamedTuple):
-        size: tuple[int, ...]
-        """Shape of the input."""
+from .pool import _FromSize
 
 
 class Identity(Layer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeGuard
 
 from ..errors import ArgumentError
-from .containers import Concat, Container, Residual, Sequential, _visible
+from .containers import Concat, Container, Residual, Sequential, visible
 from .layer import Layer, join
 
 
@@ -45,8 +45,8 @@ def _below(model: Layer, last: str, path: str) -> Layer:
         return model
     before: dict[str, Layer] = {}
     for name, child in model.named_children():
-        here = join(path, _visible(name))
-        if _visible(name) and here == last:
+        here = join(path, visible(name))
+        if visible(name) and here == last:
             return Sequential({**before, name: child})
         if any(inner == last for inner, layer in child.layers(here) if layer is not child):
             return Sequential({**before, name: _below(child, last, here)})
@@ -62,10 +62,10 @@ def _halves(model: Layer, last: str, path: str) -> tuple[Sequential, Sequential]
     head: dict[str, Layer] = {}
     found = False
     for name, child in model.named_children():
-        here = join(path, _visible(name))
+        here = join(path, visible(name))
         if found:
             head[name] = child
-        elif here == last and _visible(name):
+        elif here == last and visible(name):
             base[name], found = child, True
         elif any(inner == last for inner, _ in child.layers(here) if inner != path) and isinstance(child, Container):
             base[name], head[name] = _halves(child, last, here)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backend import Array, array_module
 from ..errors import ArgumentError
-from .containers import Container
+from .containers import Container, Sequential
 from .conv import _Conv, _ConvTranspose
 from .layer import Layer
 from .linear import Linear
@@ -86,15 +86,13 @@ def summary(model: Layer, input_size: Sequence[int]) -> Summary:
     if parameters:                                              # where the model is, and as exact
         first = next(iter(parameters.values()))
         x = array_module(first).zeros((0, *input_size), dtype=first.dtype)
-    if isinstance(model, Container):
-        model.forward(x, watch=lambda path, layer, y: outputs.__setitem__(path, y))
-        fields = [entry for entry in receptive_fields(model, len(input_size) - 1) if not isinstance(entry[1], Container)]
-    else:
-        outputs[""] = model(x)
-        fields = [("", model, None)]
+    alone = not isinstance(model, Container)
+    whole: Any = Sequential(layer=model) if alone else model
+    whole.forward(x, watch=lambda path, layer, y: outputs.__setitem__(path, y))
+    fields = [entry for entry in receptive_fields(whole, len(input_size) - 1) if not isinstance(entry[1], Container)]
     rows, seen = [], set()
     for path, layer, field in fields:
-        y = outputs[path]
+        y, path = outputs[path], "" if alone else path
         size = prod(y.shape[1:])
         arrays = [getattr(layer, name) for name in layer.parameter_names]
         count = 0 if id(layer) in seen else sum(p.size for p in arrays if p is not None)
