@@ -36,6 +36,8 @@ def test_summary_of_a_net() -> None:
 
 def test_summary_of_one_layer_and_of_what_does_not_fit() -> None:
     assert nn.summary(nn.Linear(3, 2), (3,)).parameters == 8
+    [row] = nn.summary(nn.Conv2d(3, 8, 3), (3, 32, 32)).rows
+    assert (row.path, row.field, row.output) == ("", (3, 3), (8, 30, 30))
     with pytest.raises(TinynetError):
         nn.summary(fire(), (3, 9, 8))
     with pytest.raises(TinynetError, match="input_size"):
