@@ -1,4 +1,7 @@
-"""Cut the output of a convolution into tiles whose column matrix fits a bounded workspace."""
+"""Cut a batch into tiles, some images and a part of each, that fit a bounded workspace.
+
+What an image is cut along is the caller's: `rows` of outputs for a convolution, channels for a pooling, groups in rows.py.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,20 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 WORKSPACE = 1 << 20
-"""Bytes that one column matrix may take: what the L2 cache of a core holds, so that the product finds it near."""
+"""Bytes that one tile may take: what the L2 cache of a core holds, so that the product finds it near."""
 
 
 class Tile(NamedTuple):
-    """Some images, and some rows (positions along the first spatial axis) of their outputs."""
+    """Some images, and some rows of each: positions along the first spatial axis, or what else an image is cut along."""
 
     images: slice
     rows: slice
 
 
-def tiles(images: int, rows: int, bytes_per_row: int, workspace: int = WORKSPACE) -> Iterator[Tile]:
+def tiles(images: int, rows: int, bytes_per_row: int, workspace: int) -> Iterator[Tile]:
     """Tiles that together cover `images` × `rows` once; each of them needs at most `workspace` bytes, or is one row.
 
-    bytes_per_row: what one row of one image takes in the column matrix. Several images share a tile only if each is in it whole.
+    bytes_per_row: what one row of one image takes in the workspace. Several images share a tile only if each is in it whole.
     """
     rows_at_once = max(1, min(rows, workspace // max(bytes_per_row, 1)))
     images_at_once = max(1, workspace // max(bytes_per_row * rows, 1)) if rows_at_once == rows else 1

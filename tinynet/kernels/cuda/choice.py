@@ -35,13 +35,13 @@ def choose(what: str, count: int, channels: int, filters: int, geometry: Any, gr
     lower precision, and where the transformed filters fit the workspace, too.
     """
     options = current_gpu_options()
-    costs = {"im2col": columns(count, channels, filters, geometry, groups)}
+    costs = {"im2col": cost_of_columns(count, channels, filters, geometry, groups)}
     if dtype == np.float32 and options.precision == "float32":
         seen, made = (channels, filters) if what != "input gradient" else (filters, channels)
         if can_direct(what, count, channels, filters, geometry, groups) and made // groups >= FEWEST:
-            costs["direct"] = direct(count, seen, made, geometry, groups)
+            costs["direct"] = cost_of_direct(count, seen, made, geometry, groups)
         if can_winograd(geometry, groups) and 36 * 4 * channels * filters <= options.workspace:
-            costs["winograd4x4"] = winograd(count, channels, filters, geometry) / WORTH
+            costs["winograd4x4"] = cost_of_winograd(count, channels, filters, geometry) / WORTH
     return min(costs, key=costs.__getitem__)
 
 
@@ -63,7 +63,7 @@ def pays_image_by_image(channels: int, filters: int, geometry: Any, groups: int)
     return filters * channels // groups <= (channels + filters) * prod(geometry.out)
 
 
-def columns(count: int, channels: int, filters: int, geometry: Any, groups: int) -> float:
+def cost_of_columns(count: int, channels: int, filters: int, geometry: Any, groups: int) -> float:
     """Of each pass alike: the columns written or added up, the product, and the other side turned from rows to maps or back."""
     positions, taps = count * prod(geometry.out), prod(geometry.kernel)
     x, y, entries = count * channels * prod(geometry.size), filters * positions, channels * taps * positions
@@ -71,7 +71,7 @@ def columns(count: int, channels: int, filters: int, geometry: Any, groups: int)
     return _kernel(4 * (x + entries)) + _kernel(4 * (entries + y + w), 2 * y * channels // groups * taps) + _kernel(8 * y)
 
 
-def direct(count: int, channels: int, filters: int, geometry: Any, groups: int) -> float:
+def cost_of_direct(count: int, channels: int, filters: int, geometry: Any, groups: int) -> float:
     """One kernel, whose tiles of 64 or 128 filters may be filled in part."""
     positions, taps = count * prod(geometry.out), prod(geometry.kernel)
     w, each = filters * channels // groups * taps, filters // groups
@@ -81,7 +81,7 @@ def direct(count: int, channels: int, filters: int, geometry: Any, groups: int) 
     return _kernel(4 * (count * channels * prod(geometry.size) + filters * positions + w), operations / (SHARE * filled))
 
 
-def winograd(count: int, channels: int, filters: int, geometry: Any) -> float:
+def cost_of_winograd(count: int, channels: int, filters: int, geometry: Any) -> float:
     """Of each pass alike: the transforms of filters and of both sides, and 36 products."""
     parts, w = tiles(count, geometry), channels * filters
     x, y = count * channels * prod(geometry.size), count * filters * prod(geometry.out)
