@@ -281,6 +281,35 @@ def test_a_module_that_is_called_with_more_than_its_input_is_refused() -> None:
     from_torch(Up(lambda up, x: up(input=x)).double(), check=values(0, (1, 2, 5, 4)))
 
 
+def test_what_wraps_a_module_is_taken_off() -> None:
+    module = drawn(VGG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = [torch.compile(module), torch.compile(T.DataParallel(module))]
+    for wrapped in (T.DataParallel(module), *compiled):
+        assert from_torch(wrapped).state_dict().keys() == from_torch(module).state_dict().keys()
+    hooked = T.DataParallel(module)
+    hooked.register_forward_hook(lambda m, i, y: 2 * y)
+    with pytest.raises(ArgumentError, match="DataParallel has hooks"):
+        from_torch(hooked)
+
+
+def test_a_lazy_module_is_to_be_called_first() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = T.Sequential(T.LazyConv2d(4, 3))
+    with pytest.raises(ArgumentError, match="0: LazyConv2d is lazy and has no weights yet; call the module with an input first"):
+        from_torch(module)
+    module(torch.zeros(1, 2, 5, 5))
+    from_torch(module.double(), check=values(0, (1, 2, 5, 5)))
+
+
+def test_a_sum_of_a_list_begins_with_zero() -> None:
+    x = values(0, (1, 2, 5, 4))
+    for call in (lambda x: sum([x, F.relu(x), torch.tanh(x)]), lambda x: x + 0, lambda x: F.relu_(sum([x])) + x):
+        from_torch(Calls(call).double(), check=x)
+
+
 def test_axes_that_are_known_may_be_counted_from_the_end() -> None:
     x = values(0, (2, 2, 5, 4))
     for call in (

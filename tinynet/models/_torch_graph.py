@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from ..errors import ArgumentError, TinynetError
-from ..nn import AdaptiveAvgPool2d, AvgPool2d, Concat, Flatten, Layer, Residual
+from ..nn import AdaptiveAvgPool2d, AvgPool2d, Concat, Flatten, Identity, Layer, Residual
 from ._torch_layers import ALIASES, FUNCTIONS, converter
 from ._torch_trace import Root, Tracer, looking
 from .graph import Graph, Node, Refused, axes_after
@@ -110,6 +110,8 @@ class _Reading:
                 steps = [("", self.layer(path, module))]
                 if node.args[1:] or node.kwargs.keys() - {"input"}:
                     raise Refused("called with more than its input")
+            elif name in _ADD and len(tensors) == 1 and any(type(n) is int and n == 0 for n in self.operands(node)):
+                steps = [("", Identity())]                      # sum([x, y]) begins with 0 + x
             elif name in _CAT or name in _ADD:
                 steps = [("", self.join(node, name))]
             elif name in ("view", "reshape"):
@@ -150,7 +152,7 @@ class _Reading:
             names = [result]
         source = tensors[0] if tensors else node
         name = self.called(node)
-        view = name == "getitem" or (bool(steps) and isinstance(steps[-1][1], ALIASES) and name != "clone")
+        view = name == "getitem" or (bool(steps) and isinstance(steps[-1][1], ALIASES) and name not in ("clone", "add"))
         self.storage[node] = self.storage.get(source, node) if inplace or view else node
         if inplace and tensors:
             before = self.value[source]

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from ._torch_layers import FOLLOWS, converter
 from .graph import Names
@@ -56,7 +57,9 @@ class Tracer(fx.Tracer):
         path = self.names(self.find(m), own=True) if self.scopes else ""
         if hasattr(m, "parametrizations"):
             self.problems.append(f"{_at(path, m)} is parametrised; remove that first (torch.nn.utils.parametrize)")
-        if m._forward_hooks or m._forward_pre_hooks:
+        if isinstance(m, LazyModuleMixin) and m.has_uninitialized_params():
+            self.problems.append(f"{_at(path, m)} is lazy and has no weights yet; call the module with an input first")
+        elif m._forward_hooks or m._forward_pre_hooks:
             self.problems.append(f"{_at(path, m)} has hooks, which may change what it computes; remove them first")
         library = type(m).__module__.startswith("torch.nn.") and not isinstance(m, torch.nn.Sequential)
         if hasattr(m, "parametrizations") or converter(m) or library:

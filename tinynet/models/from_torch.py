@@ -18,7 +18,8 @@ def from_torch(module: Any, check: Any = None) -> Layer:
     it takes one tensor and returns one, torch.cat along the channels and additions are its only joins, and its graph is
     series-parallel. Layers stand at the paths of their modules (without leading underscores), so parameters have the
     names that they have in module.state_dict(). Calls such as F.relu get layers under the function's name. A module that
-    is called again is the same layer under another name: relu, relu_1. A batch axis is expected.
+    is called again is the same layer under another name: relu, relu_1. A batch axis is expected. Of a DataParallel or what
+    torch.compile gave, the module inside is taken.
 
     check: a batch (an array or a tensor), on which both must give the same in eval mode, to 1e-9 in float64 and 1e-4 in
     float32, as shares of the largest number.
@@ -34,7 +35,7 @@ def from_torch(module: Any, check: Any = None) -> Layer:
 
     if not isinstance(module, torch.nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise ArgumentError(f"from_torch: expected a torch.nn.Module (not a scripted one), got {type(module).__name__}")
-    graph = graph_of(module)
+    graph = graph_of(_unwrapped(module))
     try:
         model = to_containers(graph)
     except TinynetError as error:
@@ -42,6 +43,16 @@ def from_torch(module: Any, check: Any = None) -> Layer:
     if check is not None:
         _compare(model, module, check)
     return model
+
+
+_WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
+"""Modules that compute what the one inside does, by class: where that is."""
+
+
+def _unwrapped(module: Any) -> Any:
+    inside = _WRAPPERS.get(type(module).__name__, "")
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    return _unwrapped(getattr(module, inside)) if hasattr(module, inside) and not hooked else module
 
 
 def _compare(model: Layer, module: Any, x: Any) -> None:
