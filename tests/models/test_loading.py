@@ -15,6 +15,7 @@ from safetensors.torch import save_file as torch_save_file
 from typer.testing import CliRunner
 
 import tinynet
+from tests.train import runs
 from tinynet import models, nn
 from tinynet.cli import app
 from tinynet.data import read_photo
@@ -22,6 +23,7 @@ from tinynet.errors import ArgumentError, FileError, ShapeError
 from tinynet.files import read_safetensors
 from tinynet.models import TrainedModel, Weights, boxed, create, load, load_model, trained
 from tinynet.models.weights import rebuild
+from tinynet.train import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -106,6 +108,24 @@ def test_everything_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
             load_model(name)
     with pytest.raises(ArgumentError, match="in the box; there is squeezenet1_1"):
         boxed("vgg16")
+
+
+def test_the_weights_of_a_trainers_checkpoint_go_into_the_network_it_trained(tmp_path: Path) -> None:
+    runs.trainer(tmp_path, epochs=1).fit()
+    best, network = tmp_path / "best.safetensors", runs.net(seed=1)
+    expected = load_checkpoint(best).model
+    made = load(best, model=network)
+    assert isinstance(made, TrainedModel) and made.model is network
+    for found in (network.state_dict(), load(best), load(best, key="model")):
+        assert found.keys() == expected.keys()
+        for name, x in expected.items():
+            np.testing.assert_array_equal(found[name], x, err_msg=name)
+    with pytest.raises(FileError, match=r"a checkpoint, which names no network; tinynet\.load\(…, model=network\) loads its wei"):
+        load_model(best)
+    made.save(tmp_path / "model.safetensors")
+    with pytest.raises(FileError, match=r"best\.safetensors: a checkpoint; its model is model\.safetensors beside it$"):
+        load_model(best)
+    assert len(load_model(tmp_path / "model.safetensors").classes) == 2
 
 
 def test_a_googlenet_comes_with_its_auxiliary_classifiers(tmp_path: Path) -> None:

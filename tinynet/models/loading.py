@@ -40,7 +40,8 @@ def load(
     give a state dict, name → array (Weights); where names and shapes tell which network it is of, models.trained(weights) is
     that, ready to use.
     model: the name of a network, or a layer to put the weights into: the answer is a TrainedModel. strict False: what is missing
-    stays as it was, and what is left over is passed over. key: the entry of a checkpoint that holds the weights.
+    stays as it was, and what is left over is passed over. key: the entry of a checkpoint that holds the weights; of one that a
+    Trainer wrote, such as best.safetensors, they are "model", and are taken without being asked for.
     Raises FileError for the file (see load_weights), and ShapeError that lists all missing, unexpected and wrongly shaped names.
     """
     if _is_onnx(path):
@@ -49,6 +50,8 @@ def load(
         found = _from_onnx(Path(path))
         return found if model is None else weights_into(Weights(found.model.state_dict(), Path(path)), model, strict)
     weights = load_weights(path, key)
+    if key is None and CHECKPOINT_KEY in weights.metadata:
+        weights = load_weights(path, "model")
     if model is not None:
         return weights_into(weights, model, strict)
     return trained_model(weights.path, weights, weights.metadata) if is_model(weights.metadata) else weights
@@ -83,7 +86,9 @@ def _model_of(what: str | os.PathLike[str]) -> TrainedModel:
     if is_model(weights.metadata):
         return trained_model(path, weights, weights.metadata)
     if CHECKPOINT_KEY in weights.metadata:
-        raise FileError(f"{path}: a checkpoint; its model is model.safetensors beside it")
+        if path.with_name("model.safetensors").is_file():
+            raise FileError(f"{path}: a checkpoint; its model is model.safetensors beside it")
+        raise FileError(f"{path}: a checkpoint, which names no network; tinynet.load(…, model=network) loads its weights")
     return trained(weights)
 
 

@@ -46,6 +46,8 @@ class Trainer:
     callbacks: see Callback; EarlyStopping is one.
     output: a folder for last.safetensors and best.safetensors (checkpoints: the last epoch, and the one best by
         `monitor`, a column of the history), history.json and history.csv, all written each epoch; None: nothing.
+        The best weights: load_best() puts them into the model; tinynet.load("…/best.safetensors", model=network) into one built
+        elsewhere, and gives a TrainedModel, whose save writes a model file for all commands.
     right: (logits, target) -> how many are classified rightly, for the accuracies; None: the highest logit is the class.
     seed: of dropout; the loader has its own.
     workers: threads that share a batch; None: as many as a resumed run had, or one a core.
