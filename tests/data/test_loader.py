@@ -81,6 +81,12 @@ def test_order() -> None:
     assert Loader(numbered(50), 8, shuffle=True, seed=2).order(0).tolist() != orders[0]
 
 
+def test_a_loader_counts_no_epochs() -> None:
+    loader = Loader(numbered(18), 4, AUGMENT, shuffle=True, seed=3)
+    assert same(list(loader), list(loader.batches(0)))
+    assert list(loader.batches(1)) and same(list(loader), list(loader.batches(0)))
+
+
 def test_shapes_types_and_lengths() -> None:
     dataset = numbered(10)
     batches = list(Loader(dataset, 4))

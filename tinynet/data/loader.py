@@ -22,6 +22,8 @@ class Loader:
 
     transform: (image, rng) -> float32 (3, H, W); ToArray() if None.
     shuffle: a new order every epoch, from seed and epoch. A sample's rng comes from seed, epoch and its index.
+    `for x, y in loader` is epoch 0 every time, unlike PyTorch's: a loader counts nothing, so that whoever goes on later, or looks
+    twice, sees the same. A loop of one's own over several epochs takes `loader.batches(epoch)`, as the Trainer does.
     workers: threads that prepare batches; 0 prepares each when it is asked for.
     prefetch: the most batches that are ready or in the making. drop_last: leave out a short last batch.
     A photo that is found broken (BrokenPhoto) is left out of its batch.
@@ -53,6 +55,7 @@ class Loader:
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
+        """The batches of epoch 0, every time; of another one: `batches(epoch)`."""
         return self.batches(0)
 
     def order(self, epoch: int = 0) -> npt.NDArray[np.int64]:
