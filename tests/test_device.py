@@ -189,18 +189,18 @@ def test_load_model_puts_it_on_a_device(gpu: Any, both: dict[str, Path]) -> None
 
 
 def test_an_interrupted_run_goes_on_to_the_bit_on_the_device(gpu: Any, tmp_path: Path) -> None:
-    def on_device(epochs: int) -> Any:
-        made = trainer(tmp_path, epochs=epochs)
+    def on_device(epochs: int, folder: str) -> Any:
+        made = trainer(epochs=epochs)
         made.model.to("cuda")
         return type(made)(
             made.model, made.loss, type(made.optimizer)(made.model.named_parameters(), lr=0.05, momentum=0.9), made.train_loader,
-            made.validation_loader, epochs=epochs, output=tmp_path, seed=5, workers=1, progress="none",
+            made.validation_loader, epochs=epochs, output=tmp_path / folder, seed=5, workers=1, progress="none",
         )
 
-    whole = on_device(3)
+    whole = on_device(3, "whole")
     whole.fit()
-    on_device(1).fit()
-    rest = on_device(3)
+    on_device(1, "parts").fit()
+    rest = on_device(3, "parts")
     rest.fit(resume=True)
     for made in (whole, rest):
         made.model.to("cpu")

@@ -83,6 +83,19 @@ def test_arrays_of_two_gpus_are_refused_before_anything_is_done(call: Any) -> No
     assert backend.array_module(Array(1), Array(1), None) is device_module
 
 
+def test_an_array_goes_to_the_gpu_of_another_and_stays_where_it_is_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, asarray, inside = np.arange(3.0), device_module.asarray, []
+    assert backend.beside(x, None) is x and backend.beside(x, np.zeros(1)) is x
+    with fake_gpu(2) as fake:
+        monkeypatch.setattr(device_module, "asarray", lambda a: (inside.append(fake.number), asarray(a))[1])
+        there = backend.beside(x, Array(1))
+        assert inside == [1] and backend.device_of(there).index == 0    # the double has but one place
+        assert backend.beside(there, there) is there and inside == [1]
+        backend.beside(there, Array(1))
+        assert inside == [1, 1]
+        np.testing.assert_array_equal(backend.beside(there, np.zeros(1)), x)
+
+
 def test_another_gpu_is_the_current_one_of_a_command_and_of_its_threads() -> None:
     seen: list[Any] = []
 

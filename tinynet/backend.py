@@ -136,6 +136,17 @@ def to_device(x: Array, target: str | Device) -> Array:
         return cupy.asarray(x)
 
 
+def beside(x: Array, like: Array | None) -> Array:
+    """x where the array `like` lives: itself if it is there already, or if like is None; otherwise a copy."""
+    if like is None or (array_module(x) is array_module(like) and device_of(x) == device_of(like)):
+        return x
+    xp = array_module(like)
+    if xp is np:
+        return to_host(x)
+    with xp.cuda.Device(device_of(like).index) if hasattr(xp, "cuda") else nullcontext():
+        return xp.asarray(x)
+
+
 _CPU = Device("cpu")
 _current: ContextVar[Device] = ContextVar("device", default=_CPU)
 

@@ -12,6 +12,7 @@ import torch
 
 from tinynet import nn
 from tinynet.errors import ArgumentError, DtypeError, ShapeError
+from tinynet.nn.layer import reference_array
 
 
 def net() -> nn.Sequential:
@@ -81,6 +82,12 @@ def test_other_names_are_pythons_own_errors() -> None:
 def test_a_child_may_have_such_a_name() -> None:
     relu = nn.ReLU()
     assert nn.Sequential(train=relu, eval=nn.Identity()).train is relu
+
+
+def test_the_reference_array_is_the_first_of_floats_or_none() -> None:
+    linear, norm = nn.Linear(2, 3), nn.BatchNorm2d(3, affine=False)
+    assert reference_array(nn.Sequential(nn.ReLU(), norm, linear)) is linear.weight
+    assert reference_array(norm) is norm.running_mean and reference_array(nn.ReLU()) is None
 
 
 def test_layers_are_copied_and_pickled_as_ever() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..backend import Array, array_module, beside
 
 
 def transferred(batches: Iterable[tuple[Any, ...]], like: Array | None) -> Iterator[tuple[Array, ...]]:
@@ -24,7 +24,7 @@ def transferred(batches: Iterable[tuple[Any, ...]], like: Array | None) -> Itera
     try:
         if xp is np or not hasattr(xp, "cuda"):
             for batch in source:
-                yield batch if xp is np else tuple(_there(xp, part) for part in batch)
+                yield batch if xp is np else tuple(beside(part, like) for part in batch)
             return
         with xp.cuda.Device(like.device.id):                    # type: ignore[union-attr]
             stage = _Stage(xp)
@@ -125,7 +125,3 @@ class _Stage:
         if arrived is not None:
             self.xp.cuda.get_current_stream().wait_event(arrived)
         return tuple(arrays)
-
-
-def _there(xp: Any, part: Any) -> Array:
-    return part if hasattr(part, "get") else xp.asarray(part)

@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, array_module, to_host
+from ..backend import Array, array_module, beside, to_host
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..nn import Layer, without_softmax
 from ..nn.activation import _Rectifier
-from ..nn.layer import Saved
+from ..nn.layer import Saved, reference_array
 from ..nn.receptive_field import receptive_field
 from .attribution import Attribution
 from .filters import _conv
-from .observe import beside_model, unit_each
+from .observe import unit_each
 from .patches import Window, cut, window
 from .pictures import PERCENTILE, Tile, centred, digits, photo, sheet
 from .scores import blur as smoothed
@@ -90,9 +90,9 @@ def maximise(
         raise ArgumentError("maximise: expected at least one channel")
     rng = np.random.default_rng(seed)
     noise = 0.1 * rng.standard_normal((1, *size))
-    state = next(iter(model.state_dict().values()), None)
-    dtype = np.float32 if state is None else np.dtype(str(state.dtype))
-    x = beside_model(model, np.repeat(noise, len(channels), axis=0).astype(dtype))
+    like = reference_array(model)
+    dtype = np.float32 if like is None else np.dtype(str(like.dtype))
+    x = beside(np.repeat(noise, len(channels), axis=0).astype(dtype), like)
     xp = array_module(x)
     limits = None if bounds is None else [xp.asarray(np.reshape(np.asarray(b, dtype), (-1, 1, 1))) for b in bounds]
     walk, history = _Climb(model, layer), np.empty((steps + 1, len(channels)))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import nn
-from ..backend import Array, array_module, to_host
+from ..backend import Array, array_module, beside
 from ..data.pinned import transferred
 from ..distributed import Shards
 from ..errors import ArgumentError, ShapeError
@@ -17,6 +17,7 @@ from ..nn import Dropout, Identity, Layer, Linear, split
 from ..nn.activation import _Rectifier
 from ..nn.containers import Container
 from ..nn.conv import _Conv
+from ..nn.layer import reference_array
 from ..nn.norm import _BatchNorm
 from ..nn.pool import _MaxPool
 from .units import check_index
@@ -154,20 +155,17 @@ def one_input(who: str, x: Array) -> Array:
 
 def beside_model(model: Layer, x: Array) -> Array:
     """x on the device that the model is on."""
-    state = next(iter(model.state_dict().values()), None)
-    if state is None or array_module(state) is array_module(x):
-        return x
-    return to_host(x) if array_module(state) is np else array_module(state).asarray(x)
+    return beside(x, reference_array(model))
 
 
 def inputs(model: Layer, batches: Iterable[Array | tuple[Array, Any]]) -> Iterator[Array]:
     """The inputs of batches, x or (x, labels), where the model is: a GPU fetches the next one while it computes with one."""
-    state = next(iter(model.state_dict().values()), None)
+    like = reference_array(model)
     hosts = (batch[0] if isinstance(batch, tuple) else batch for batch in batches)
-    if state is None or array_module(state) is np:
-        yield from (beside_model(model, x) for x in hosts)
+    if like is None or array_module(like) is np:
+        yield from (beside(x, like) for x in hosts)
     else:
-        yield from (x for x, in transferred(((x,) for x in hosts), state))
+        yield from (x for x, in transferred(((x,) for x in hosts), like))
 
 
 def unit_each(y: Array, channels: Sequence[int], positions: Sequence[Sequence[int]] | None = None) -> Array:

@@ -16,6 +16,7 @@ from ..data.pinned import fetched, transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..nn import Layer
+from ..nn.layer import reference_array
 
 PASS = 32
 """Photos that go through a model on a GPU together, at most: its memory is bounded, whatever batch_size is."""
@@ -36,7 +37,7 @@ def strongest(
     Raises ArgumentError for a layer without an output of its own and for activations that are not finite.
     """
     total = len(dataset)
-    like = next((p for p in model.named_parameters().values() if p.dtype.kind == "f"), None)
+    like = reference_array(model)
     if like is None or array_module(like) is np:
         def look(part: np.ndarray) -> list[Seen]:
             # One by one through the model; so no bit depends on which photos share a batch.
@@ -99,14 +100,14 @@ def _look(
 
 def model_input(model: Layer, dataset: Dataset, index: int, transform: Transform) -> np.ndarray | None:
     """A photo as the model takes it, (1, 3, H, W) in its dtype, on the host; None: the photo is broken."""
-    weight = next((p for p in model.named_parameters().values() if p.dtype.kind == "f"), None)
+    like = reference_array(model)
     try:
         image, _ = dataset[index]
     except BrokenPhoto:                                         # the dataset has reported it
         return None
     rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(0, index)))
     x = transform(image, rng)[None]
-    return x if weight is None else x.astype(weight.dtype, copy=False)
+    return x if like is None else x.astype(like.dtype, copy=False)
 
 
 def _peaks(y: Array, by: str) -> tuple[tuple[int, ...], Array, Array]:

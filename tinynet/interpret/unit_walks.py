@@ -19,6 +19,7 @@ import numpy as np
 from ..backend import Array, array_module
 from ..data.pinned import fetched, transferred
 from ..distributed import Shards
+from ..nn.layer import reference_array
 from .attribution import Attribution
 from .part import Part, Places, each_image_alone, grid, length, part, pieces
 from .units import Record, record
@@ -97,7 +98,8 @@ class UnitWalks:
     @cached_property
     def like(self) -> Array:
         """An array that lives where the model does."""
-        return next((p for p in self.ways[0].model.named_parameters().values() if p.dtype.kind == "f"), np.empty(0, np.float32))
+        like = reference_array(self.ways[0].model)
+        return np.empty(0, np.float32) if like is None else like
 
     def run(self, chunks: Iterable[Sequence[Photo]], shards: Shards, finish: Callable[[Found], Any]) -> Iterator[list[Any]]:
         """What `finish` made of the walks of each chunk of photos, in any order. The thread of a batch calls it behind that."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, array_module, to_device
+from ..backend import Array, beside, to_device
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..functional._check import check_array
 from ..kernels.factors import Product
@@ -173,10 +173,8 @@ class Layer:
             raise ShapeError(f"load_state_dict: the state does not fit the model: {'; '.join(problems)}")
         for name, (layer, attribute) in slots.items():
             if name in state:
-                target, source = getattr(layer, attribute), state[name]
-                if array_module(target) is not array_module(source):
-                    source = array_module(target).asarray(source.get() if hasattr(source, "get") else source)
-                target[...] = source
+                target = getattr(layer, attribute)
+                target[...] = beside(state[name], target)
 
     def _state(self) -> Iterator[tuple[str, Layer, str]]:
         """(dotted name, layer, attribute) of all state."""
@@ -289,6 +287,12 @@ def computes_plainly(layer: Layer) -> bool:
     """Whether a layer computes what the class of tinynet.nn does that it is or derives from: no forward of its own."""
     kind = next(kind for kind in type(layer).__mro__ if kind.__module__.startswith(__package__ + "."))
     return all(getattr(type(layer), rule) is getattr(kind, rule) for rule in ("forward", "__call__"))
+
+
+def reference_array(model: Any) -> Array | None:
+    """An array that lives where the model does and has its dtype: the first one of floats; None if it has none."""
+    arrays = {**model.named_parameters(), **model.named_buffers()}
+    return next((x for x in arrays.values() if x.dtype.kind == "f"), None)
 
 
 def join(path: str, name: str) -> str:

@@ -19,11 +19,10 @@ from ..data import Dataset, Loader
 from ..errors import ArgumentError, TinynetError, nearest
 from ..nn import Flatten, Layer, Linear, Sequential, init
 from ..nn.conv import _Conv, _ConvTranspose
-from ..nn.layer import join
+from ..nn.layer import join, reference_array
 from ..nn.norm import _BatchNorm
 from ..train import Trainer, evaluate
 from ..train.classifier import Recipe
-from ..train.evaluation import reference_array
 
 
 def rebuilt(

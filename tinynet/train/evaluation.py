@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module, device_of, to_host
+from ..backend import Array, array_module
 from ..data.pinned import fetched, transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..functional import pad
 from ..functional._check import integer
 from ..nn.classes import final_softmax, probabilities, without_softmax
+from ..nn.layer import reference_array
 from ..nn.loss import Loss, asked
 from . import metrics
 
@@ -150,22 +151,3 @@ def mean_logits(shards: Shards, model: Any, x: Array, views: int) -> Array:
     for view in seen[1:]:
         total = total + shards.infer(model, contiguous(view))
     return total / views
-
-
-def reference_array(model: Any) -> Array | None:
-    """An array that lives where the model does; None if the model has none."""
-    arrays: Mapping[str, Array] = {**model.named_parameters(), **model.named_buffers()}
-    return next(iter(arrays.values()), None)
-
-
-def beside(x: Array, reference: Array | None) -> Array:
-    """x on the device of the reference array."""
-    if reference is None or array_module(x) is array_module(reference):
-        return x
-    xp = array_module(reference)
-    if xp is np:
-        return to_host(x)
-    if hasattr(xp, "cuda"):
-        with xp.cuda.Device(device_of(reference).index):
-            return xp.asarray(x)
-    return xp.asarray(x)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, to_host
+from ..backend import Array, beside, to_host
 from ..data import Loader
 from ..data.pinned import fetched, transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..nn import Layer
-from .evaluation import beside, reference_array
+from ..nn.layer import reference_array
 
 MEMORY = 1.5e9
 """Bytes of features to keep at most."""

@@ -17,11 +17,12 @@ from ..data.pinned import transferred
 from ..distributed import Shards
 from ..errors import ArgumentError
 from ..files import make_folder
+from ..nn.layer import reference_array
 from ..nn.loss import Loss
 from ..optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value, total_norm
 from .callbacks import Callback, check_callbacks, check_monitor
 from .checkpoint import load_checkpoint
-from .evaluation import evaluate, reference_array
+from .evaluation import evaluate
 from .history import EpochRecord, History
 from .interrupt import PatientInterrupt, TrainingInterrupted
 from .keeping import BEST, LAST, Keeper, check_unused
