@@ -25,6 +25,14 @@ def test_import_loads_numpy_and_pillow_and_nothing_else_heavy():
     assert not heavy & set(loaded)
 
 
+def test_what_looks_inside_is_found_by_its_name_whatever_was_imported_first():
+    names = ("explain", "explain_photos", "family", "localisation", "make_atlas", "covered", "occlusion", "invariance")
+    for first in ("tinynet", "tinynet.interpret.explain", "tinynet.interpret.explain_photos", "tinynet.interpret.family"):
+        code = f"import {first}, tinynet; print(*(callable(getattr(tinynet.interpret, name)) for name in {names!r}))"
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+        assert found == ["True"] * len(names), first
+
+
 def test_readme_has_its_two_commands():
     lines = (ROOT / "README.md").read_text().splitlines()
     commands = [line for line in lines if line.startswith("pip install")]

@@ -15,6 +15,9 @@ from .correspondence import Correspondence, correspondence, plot_correspondence
 from .deconvnet import deconv, deconvnet
 from .deletion import deletion, insertion
 from .evolution import Evolution, plot_evolution
+from .explain import Explanation, explain
+from .explain_photos import explain_photos
+from .family import family, localisation
 from .filters import (
     FilterConstraint,
     active_shares,
@@ -28,18 +31,20 @@ from .guided import guided_backprop
 from .invariance import Invariance, invariance, plot_invariance
 from .maximise import Maximisation, first_layer_optimum, maximise, plot_maximisation
 from .mirror import Mirror, mirror
-from .occlusion import Occlusion, occlusion, plot_occlusion
+from .occlusion import Covered, Occlusion, covered, occlusion, plot_occlusion
 from .patches import UnitPatches, unit_patches
+from .report import make_atlas
 from .scores import centre_guess, chance, energy_inside, pointing, rank_correlation, ssim
 from .top import TopActivations, top_activations
 
 __all__ = [
     "Attribution", "deconvnet", "deconv", "mirror", "Mirror", "guided_backprop",
     "saliency", "input_x_gradient", "integrated_gradients", "smoothgrad", "grad_cam",
-    "Occlusion", "occlusion", "plot_occlusion", "Invariance", "invariance", "plot_invariance",
+    "Occlusion", "occlusion", "plot_occlusion", "Covered", "covered", "Invariance", "invariance", "plot_invariance",
     "Evolution", "plot_evolution", "Correspondence", "correspondence", "plot_correspondence",
     "FilterConstraint", "active_shares", "filter_pictures", "filter_statistics", "plot_filters", "renormalise_filters",
     "TopActivations", "top_activations", "UnitPatches", "unit_patches", "LayerAtlas", "layer_atlas", "layer_sheet",
+    "make_atlas", "Explanation", "explain", "explain_photos", "family", "localisation",
     "receptive_field", "ReceptiveField", "randomised", "cascade", "control_projection",
     "rank_correlation", "ssim", "deletion", "insertion", "pointing", "energy_inside", "chance", "centre_guess",
     "Maximisation", "first_layer_optimum", "maximise", "plot_maximisation",
