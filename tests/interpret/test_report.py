@@ -24,7 +24,7 @@ from tinynet.interpret import pictures
 from tinynet.interpret.atlas import caption, layer_atlas, layer_sheet, tile_side
 from tinynet.interpret.report import data_uri, make_atlas, write_report
 from tinynet.interpret.top import TopActivations, top_activations
-from tinynet.interpret.words import WORDS
+from tinynet.interpret.words import BEYOND, WORDS
 from tinynet.models import TrainedModel, create
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -80,7 +80,7 @@ def test_the_page_is_well_formed_and_complete(made):
     assert text.startswith("<!doctype html>")
     assert page.all("html")[0]["lang"] == "en" and any(m.get("name") == "viewport" for m in page.all("meta"))
     words = " ".join(" ".join(page.words).split())
-    for expected in (WORDS, "tinynet atlas \"<model>\"", "12 <i>photos</i>", EVIL, "How to read it", "NumPy", "relu3",
+    for expected in (WORDS, BEYOND, "tinynet atlas \"<model>\"", "12 <i>photos</i>", EVIL, "How to read it", "NumPy", "relu3",
                      "1 of 32 units are never active over these photos: 3", "looks untrained"):
         assert " ".join(expected.split()).lower() in words.lower(), expected
     layers = [a for a in page.all("details") if a.get("class") == "layer"]

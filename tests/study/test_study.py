@@ -225,6 +225,13 @@ def test_high_frequency_is_told_beside_that_of_random_filters(high: float, noisy
     assert ("may be noise" in text) == noisy
 
 
+def test_a_class_that_nobody_knows_is_not_called_the_true_one() -> None:
+    curve = {"kind": "scale", "half_first": 0.2, "half_last": 0.4, "unit": "times more", "plain": 0.9, "mean": 0.5}
+    for known, words in ((True, "the true class"), (False, "what the model says of the plain photo")):
+        text = findings({"invariance": {"photos": 5, "known": known, "layers": ["relu1", "relu5"], "curves": [curve]}})[0]
+        assert f"the probability of {words} goes from 90 % to 50 % on average" in text
+
+
 def test_words_follow_the_figures() -> None:
     row = {"name": "as it is", "validation_error": 0.2}
     worse = {"name": "without conv3", "validation_error": 0.4}

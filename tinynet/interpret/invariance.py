@@ -35,7 +35,7 @@ class Curve:
 
     kind: "translation" (pixels downwards), "scale" (times) or "rotation" (degrees, anticlockwise). amounts: (T,).
     first, last: (N, T), Euclidean distances of a layer's features to those of the untransformed photo.
-    probability: (N, T), of the true class.
+    probability: (N, T), of the label.
     """
 
     kind: str
@@ -156,7 +156,7 @@ def plot_invariance(
     grid = figure.subplots(len(result.curves), 4, squeeze=False, gridspec_kw={"width_ratios": [1.15, 1, 1, 1]})
     panels = [
         ("first", f"distance at {result.layers[0]}"), ("last", f"distance at {result.layers[1]}"),
-        ("probability", "probability of the true class (%)"),
+        ("probability", "probability of the class named (%)"),
     ]
     for r, curve in enumerate(result.curves):
         shown = curve.amounts[np.unique(np.linspace(0, len(curve.amounts) - 1, 5).round().astype(int))]

@@ -154,7 +154,7 @@ def invariance(bench: Workbench) -> Figures:
     bench.keep(interpret.plot_invariance(
         found, pictures, bench.path("invariance"), bench.trained.classes, command=bench.command
     ))
-    return {"photos": len(pictures), "layers": found.layers, "curves": curves}
+    return {"photos": len(pictures), "known": bench.known, "layers": found.layers, "curves": curves}
 
 
 def correspondence(bench: Workbench, boxes: Mapping[str, Any] | None) -> Figures:

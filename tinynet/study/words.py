@@ -77,14 +77,14 @@ def _occlusion(f: Mapping[str, Any]) -> str:
 
 
 def _invariance(f: Mapping[str, Any]) -> str:
-    parts = []
+    parts, asked = [], "the true class" if f["known"] else "what the model says of the plain photo"
     for curve in f["curves"]:
         first, last, unit = curve["half_first"], curve["half_last"], curve["unit"]
         relation = "as soon as" if first == last else "later than" if last > first else "sooner than"
         low, high = f["layers"]
         parts.append(
             f"{curve['kind']}: {high} is halfway to its largest distance at {last:.3g} {unit}, {relation} {low} ({first:.3g}); "
-            f"the true class's probability goes from {_percent(curve['plain'])} to {_percent(curve['mean'])} on average"
+            f"the probability of {asked} goes from {_percent(curve['plain'])} to {_percent(curve['mean'])} on average"
         )
     return f"Invariance, {_photos(f)}: " + "; ".join(parts) + "."
 
