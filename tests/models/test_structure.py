@@ -62,6 +62,9 @@ def test_what_a_name_does_not_build_is_described(tmp_path: Path) -> None:
     trained(other, 2)._replace(name="resnet18").save(tmp_path / "a.safetensors")
     assert repr(load_model(tmp_path / "a.safetensors").model) == repr(other)
     usual = create("tinyvgg", rng=np.random.default_rng(0), classes=4)
+    ending = nn.Sequential({**dict(usual.named_children()), "prob": nn.Softmax(1)})     # the same weights, another layer
+    trained(ending, 4)._replace(name="tinyvgg", arguments={"classes": 4}).save(tmp_path / "c.safetensors")
+    assert repr(load_model(tmp_path / "c.safetensors").model) == repr(ending)
     trained(usual, 4)._replace(name="tinyvgg", arguments={"classes": 4}).save(tmp_path / "b.safetensors")
     assert "structure" not in json.loads(read_safetensors(tmp_path / "b.safetensors")[1]["tinynet.model"])
 

@@ -100,14 +100,15 @@ def trained_model(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
 
 
 def _creates(trained: TrainedModel, state: Mapping[str, np.ndarray]) -> bool:
-    """Whether `create` builds a network with these names and shapes."""
+    """Whether `create` builds this network: its layers and options, and arrays of these names and shapes."""
     if trained.name not in names():
         return False
     try:
-        made = create(trained.name, rng=init.no_draws, **trained.arguments).state_dict()
+        made = create(trained.name, rng=init.no_draws, **trained.arguments)
     except (TypeError, ValueError, TinynetError):
         return False
-    return {n: x.shape for n, x in made.items()} == {n: x.shape for n, x in state.items()}
+    shapes = {n: x.shape for n, x in made.state_dict().items()}
+    return repr(made) == repr(trained.model) and shapes == {n: x.shape for n, x in state.items()}
 
 
 def _checksum(record: Mapping[str, Any], tensors: Mapping[str, Any]) -> int:
