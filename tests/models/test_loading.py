@@ -243,6 +243,11 @@ def test_an_onnx_file_that_says_nothing_of_photos(tmp_path: Path) -> None:
         load(file)
 
 
+def test_no_weights_are_those_of_no_network(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="of no network that is known here"):
+        trained(Weights({}, tmp_path / "none.pth"))
+
+
 def test_a_network_that_sees_grey_comes_back_from_onnx(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     net, file = create("lenet5", rng=np.random.default_rng(0)), tmp_path / "net.onnx"

@@ -262,7 +262,7 @@ def _network(
 def _renamed(weights: Mapping[str, np.ndarray], network: Layer) -> Mapping[str, np.ndarray]:
     """The weights under the network's names: less a prefix that stands before all of them, if that is in the way."""
     expected = network.named_buffers().keys() | network.named_parameters().keys()
-    while not any(n in expected for n in weights):
+    while weights and not any(n in expected for n in weights):
         prefix = next((f"{p}." for p in PREFIXES if all(n.startswith(f"{p}.") for n in weights)), None)
         if prefix is None:
             break
