@@ -385,6 +385,8 @@ def test_modules_that_are_not_what_they_seem_are_refused() -> None:
         scripted = torch.jit.script(T.Conv2d(2, 2, 1))
     with pytest.raises(ArgumentError, match="not a scripted one"):
         from_torch(scripted)
+    with pytest.raises(ArgumentError, match="weight of complex64; expected float32 or float64"):
+        from_torch(T.Conv2d(2, 2, 1, dtype=torch.complex64))
     with pytest.raises(ArgumentError, match="a meta tensor"):
         from_torch(T.Linear(2, 2, device="meta"))
 

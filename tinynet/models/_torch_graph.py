@@ -302,7 +302,7 @@ class _Reading:
 
 
 def _array(name: str, tensor: Any) -> np.ndarray:
-    if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+    if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype not in (torch.float32, torch.float64):
         raise Refused(f"with {name} of {str(tensor.dtype).removeprefix('torch.')}; expected float32 or float64: module.float()")
     if tensor.is_meta:
         raise Refused(f"with {name} that has no values (a meta tensor)")
