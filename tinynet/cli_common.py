@@ -82,8 +82,9 @@ def model_and(words: list[Path], needed: str = "", device: str = "cpu") -> tuple
         meant = difflib.get_close_matches(str(words[0]), names(), 1, cutoff=0.7)
         if meant:
             raise ArgumentError(f"{words[0]}: no such photo, folder or network; did you mean {meant[0]}?")
+    alone = not needed and given and len(words) == 2            # a folder of photos, which may hold a model, too
     for word in words[1:]:
-        if names_model(word):
+        if names_model(word) and not (alone and os.path.isdir(word)):
             raise ArgumentError(f"{word}: a model, where a photo or folder is expected; a model goes before the photos")
     trained = load_model(words[0], device) if given else boxed(device=device)
     if len(words) == given and needed:

@@ -269,7 +269,8 @@ def test_ctrl_c_at_the_pictures_leaves_what_was_found(folder: Path, tmp_path, mo
 @pytest.mark.parametrize(("words", "message"), [
     (["MODEL", "PHOTOS", "--layers", "rleu3"], "no layer 'rleu3'; nearest: relu3"),
     (["MODEL", "EMPTY"], "no photo in this folder"), (["MODEL", "missing"], "missing: no such folder"),
-    (["MODEL", "MODEL"], "a file, not a folder"), (["missing.safetensors"], "no such file"),
+    (["MODEL", "MODEL"], "model.safetensors: a model, where a photo or folder is expected"),
+    (["missing.safetensors"], "no such file"),
     (["MODEL", "PHOTOS", "--units", "-1"], "--units: expected at least 0, got -1"), (["MODEL", "BROKEN"], "none of its 1 photos"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(folder: Path, tmp_path, words: list[str], message: str):
