@@ -94,7 +94,7 @@ def test_a_file_that_nobody_can_go_on_from_is_left_alone(tmp_path: Path, content
 def test_where_nothing_is_left_it_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs.trainer(tmp_path).fit()
     runs.trainer(tmp_path, epochs=2, progress="lines").fit(resume=True)
-    assert capsys.readouterr().out == "nothing is left to train: 3 epochs are done, and 2 are to be\n"
+    assert capsys.readouterr().out == "nothing is left to train: 3 epochs are done, 2 were asked for\n"
     runs.trainer(tmp_path, progress="lines", epochs=0).fit(overwrite=True)
     assert not capsys.readouterr().out
 

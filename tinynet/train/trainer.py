@@ -230,7 +230,7 @@ class Trainer:
         state, before = self.state, self.state.epochs
         state.epochs = self.epochs
         if state.step and state.epoch >= self.epochs:
-            progress.line(f"nothing is left to train: {state.epoch} epochs are done, and {self.epochs} are to be")
+            progress.line(f"nothing is left to train: {state.epoch} epochs are done, {self.epochs} were asked for")
         elif before not in (None, self.epochs):
             line = f"goes on to {self.epochs} epochs, which were to be {before}"
             if self.schedule is not None:
