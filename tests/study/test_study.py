@@ -174,7 +174,7 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(tmp_path: Path, monkeypatch: 
     assert result.stderr == f"\ntinynet: {words}\n"
     result = CliRunner().invoke(app, command)
     ways = "--resume goes on with it, --overwrite replaces it, or give another output folder"
-    assert result.exit_code == 2 and result.stderr == f"tinynet: {state}: holds 4 results of an unfinished study; {ways}\n"
+    assert result.exit_code == 2 and result.stderr == f"tinynet: {state}: holds an unfinished study (results: 4); {ways}\n"
     result = CliRunner().invoke(app, [*command, "--resume"])
     assert result.exit_code == 0, result.output
     kept = json.loads(state.read_text())

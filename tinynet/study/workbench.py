@@ -126,7 +126,7 @@ def check_unused(state: Path, flag: str = "{}=True") -> None:
         return
     if count:
         raise ArgumentError(
-            f"{state}: holds {count} results of an unfinished study; {flag.format('resume')} goes on with it, "
+            f"{state}: holds an unfinished study (results: {count}); {flag.format('resume')} goes on with it, "
             f"{flag.format('overwrite')} replaces it, or give another output folder"
         )
 
