@@ -32,7 +32,7 @@ FAMILIES = {
     "dropout": ["dropout"], "batch_norm": ["batch_norm"], "local_response_norm": ["local_response_norm"], "pad": ["pad"],
     "interpolate": ["interpolate"],
     "_geometry": ["conv", "max_pool", "avg_pool"], "_along": ["pad", "interpolate"],
-    "_check": ["linear", "conv", "max_pool", "softmax", "cross_entropy"],
+    "_check": ["check", "linear", "conv", "max_pool", "softmax", "cross_entropy"],
     "interpret.units": ["walks"], "interpret.attribution": ["walks", "batches"], "interpret.deconvnet": ["walks"],
     "interpret.guided": ["walks", "captum"], "interpret.gradients": ["walks", "captum", "batches"],
     "interpret.cam": ["walks", "captum"], "interpret.mirror": ["walks"], "interpret.patches": ["patches"],
@@ -41,13 +41,13 @@ FAMILIES = {
     "interpret.control": ["control"], "interpret.top": ["top"], "interpret.strongest": ["strongest", "top"],
     "interpret.fingerprints": ["fingerprints", "top"], "nn.receptive_field": ["summary"],
     "kernels.winograd": ["algorithms"], "kernels.im2col": ["algorithms"], "kernels.rows": ["algorithms"],
-    "kernels.phases": ["algorithms"], "kernels.factors": ["factors"], "kernels.blocks": ["activation"],
-    "kernels.pointwise": ["algorithms"], "optim.sgd": ["trajectories"], "optim.adam": ["trajectories"],
-    "optim.clip": ["clip", "factored"],
+    "kernels.phases": ["algorithms"], "kernels.factors": ["factors"], "kernels.pointwise": ["algorithms"],
+    "kernels.blocks": ["functional.activation", "optim.in_blocks"],
+    "optim.sgd": ["trajectories"], "optim.adam": ["trajectories"], "optim.clip": ["clip", "factored"],
     "optim.schedules": ["schedules"], "nn.containers": ["containers", "layers", "frozen"], "nn.norm": ["layers"],
     "nn.activation": ["layers"], "nn.pool": ["layers"], "nn.conv": ["layers"], "train.metrics": ["metrics"],
 }  # fmt: skip
-"""Module → the files of tests that hold it, in the folder of its package."""
+"""Module → the files of tests that hold it, in the folder of its package, or in another: functional.activation."""
 SWAPS: dict[type, list[type]] = {
     ast.Add: [ast.Sub], ast.Sub: [ast.Add], ast.Mult: [ast.Div], ast.Div: [ast.Mult], ast.FloorDiv: [ast.Mult],
     ast.Mod: [ast.FloorDiv], ast.Pow: [ast.Mult], ast.Lt: [ast.LtE], ast.LtE: [ast.Lt], ast.Gt: [ast.GtE], ast.GtE: [ast.Gt],
@@ -239,7 +239,8 @@ def tests_of(family: str) -> list[str]:
     """The files of tests of a module, from the root of the project."""
     package, _, _ = family.rpartition(".")
     names = FAMILIES[family] if package else [*FAMILIES[family], "gradient_arguments"]
-    return [f"tests/{package or 'functional'}/test_{name}.py" for name in names]
+    places = [name.rpartition(".") for name in names]
+    return [f"tests/{folder or package or 'functional'}/test_{name}.py" for folder, _, name in places]
 
 
 def main() -> int:

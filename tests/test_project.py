@@ -5,6 +5,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from tests import mutate
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -31,6 +33,14 @@ def test_what_looks_inside_is_found_by_its_name_whatever_was_imported_first():
         code = f"import {first}, tinynet; print(*(callable(getattr(tinynet.interpret, name)) for name in {names!r}))"
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
         assert found == ["True"] * len(names), first
+
+
+def test_the_mutants_are_of_modules_that_there_are_and_so_are_their_tests():
+    for family in mutate.FAMILIES:
+        module = family if "." in family else f"functional.{family}"
+        assert (ROOT / "tinynet" / f"{module.replace('.', '/')}.py").is_file(), family
+        for test in mutate.tests_of(family):
+            assert (ROOT / test).is_file(), (family, test)          # pytest would run nothing at all, and no mutant would survive
 
 
 def test_readme_has_its_two_commands():
