@@ -44,7 +44,8 @@ FAMILIES = {
     "kernels.phases": ["algorithms"], "kernels.factors": ["factors"], "kernels.pointwise": ["algorithms"],
     "kernels.blocks": ["functional.activation", "optim.in_blocks"],
     "optim.sgd": ["trajectories"], "optim.adam": ["trajectories"], "optim.clip": ["clip", "factored"],
-    "optim.schedules": ["schedules"], "nn.containers": ["containers", "layers", "frozen"], "nn.norm": ["layers"],
+    "optim.schedules": ["schedules"], "nn.containers": ["containers", "layers", "frozen"],
+    "nn.loss": ["loss"], "nn.norm": ["layers"],
     "nn.activation": ["layers"], "nn.pool": ["layers"], "nn.conv": ["layers"], "train.metrics": ["metrics"],
 }  # fmt: skip
 """Module → the files of tests that hold it, in the folder of its package, or in another: functional.activation."""

@@ -29,7 +29,7 @@ LAYERS: list[nn.Layer] = [
     (torch.zeros(2, 3, 8, 8), r"got a torch.Tensor; convert it first: x.numpy\(\)"),
     (X.tolist(), "got list; convert it first, e.g. numpy.asarray"),
     (None, "expected a NumPy or CuPy array, got None"),
-])  # fmt: skip
+], ids=["tensor", "list", "none"])  # fmt: skip
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 def test_what_is_no_array_is_named_by_every_layer(layer: nn.Layer, given: Any, message: str) -> None:
     rng = np.random.default_rng(0)
