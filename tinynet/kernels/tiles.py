@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-WORKSPACE = 1 << 20
-"""Bytes that one tile may take: what the L2 cache of a core holds, so that the product finds it near."""
-
 
 class Tile(NamedTuple):
     """Some images, and some rows of each: positions along the first spatial axis, or what else an image is cut along."""

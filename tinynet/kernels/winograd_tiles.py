@@ -14,9 +14,11 @@ import numpy as np
 from ..backend import Array, array_module
 from .geometry import Geometry
 from .scratch import scratch, times
-from .tiles import WORKSPACE, tiles
+from .tiles import tiles
 from .winograd_forms import Form
 
+WORKSPACE = 1 << 20
+"""Bytes that the tiles of a part may take: what the L2 cache of a core holds, so that the products find them near."""
 COLUMNS = 256
 """Tiles in one product, at least: U is read anew for every product and of many channels it is large; of few, each call counts."""
 _SMALL = 6
