@@ -58,7 +58,8 @@ def one(what: str, data: str | None, seed: int, output: Path, resume: bool) -> d
     else:
         parts = folder_parts(data, per_class=600, cache=recipe.cache, seed=seed)
     result = train_classifier(
-        parts, recipe, output, seed=seed, positive="cat", resume=resume and (output / "last.safetensors").is_file()
+        parts, recipe, output, seed=seed, positive="cat", resume=resume and (output / "last.safetensors").is_file(),
+        overwrite=not resume,
     )
     history = json.loads((output / "history.json").read_text())
     return {
