@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tinynet.kernels.cuda.launch as launching
-from benchmarks import gpu
+from benchmarks import gpu_bench, gpu_networks, gpu_operations
 from benchmarks import gpu_figures as figures
 from benchmarks import gpu_kernels as counted
 from tests.benchmarks.test_gpu import net
@@ -150,12 +150,15 @@ def test_the_benchmark_takes_every_kernel_of_every_operation_and_the_table_says_
     def launches(call: Callable[[], Any]) -> counted.Launched:
         return [(kernel, work, float(next(clock))) for kernel, work in launched(call)]
 
-    bench = gpu.Bench("cpu", device_module.asarray, lambda call: (call(), 1.0)[1], lambda *calls: (0.0, 0.0), 2, 2, launches)
+    bench = gpu_bench.Bench(
+        "cpu", device_module.asarray, lambda call: (call(), 1.0)[1], lambda *calls: (0.0, 0.0), 2, 2, launches
+    )
     grid = [figures.Conv("a", 2, 3, 9, 4, 3, 2, 1), figures.Conv("b", 1, 4, 5, 4, 3, 1, 1, 4), figures.Conv("c", 1, 2, 6, 2, 3)]
-    rows = [*bench.convolutions(grid, ["float32", "float16"]), *bench.others(2, 3, 6, 5), *bench.optimisers([(3, 4), (5,)])]
+    rows = [*gpu_operations.convolutions(bench, grid, ["float32", "float16"]), *gpu_operations.others(bench, 2, 3, 6, 5)]
+    rows += gpu_operations.optimisers(bench, [(3, 4), (5,)])
     model = net(np.random.default_rng(0))
     with fake_gpu():                                            # streams and pinned memory for the atlas
-        rows += bench.network("net", model, 2, 12, 3, ["float32"])
+        rows += gpu_networks.network(bench, "net", model, 2, 12, 3, ["float32"])
     found = {row.kernel for row in bench.kernels}
     assert found >= set(counted.COUNTED) - {"unpool_sorted", "stray_switches", "add_along"}, set(counted.COUNTED) - found
     assert {(row.name, row.what, row.precision, row.way) for row in rows} == {
