@@ -5,6 +5,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests import mutate
 
 ROOT = Path(__file__).parents[1]
@@ -47,3 +49,8 @@ def test_readme_has_its_two_commands():
     lines = (ROOT / "README.md").read_text().splitlines()
     commands = [line for line in lines if line.startswith("pip install")]
     assert commands[:2] == ["pip install -e . && python examples/cat_classifier.py", 'pip install -e ".[test]" && pytest']
+
+
+def test_what_is_drawn_does_not_depend_on_numbers_in_the_modules() -> None:
+    providers = pytest.importorskip("hypothesis.internal.conjecture.providers")
+    assert not providers._get_local_constants().integers        # tests/conftest.py sees to it

@@ -116,9 +116,9 @@ def test_occlusion_goes_through_it(part: Layer) -> None:
     side = model(photos(1)).shape[1]
     model = nn.Sequential(body=part, last=model.layer("last"), flat=nn.Flatten(), fc=nn.Linear(side, 3, rng=rng))
     x = photos(1)
-    found = covered([model], x, 1, patch=3, stride=3)[0]
+    found = covered([model], x, 1, patch=3, stride=3, fill=0.7)[0]
     hidden = x.copy()
-    hidden[:, :, found.tops[1] : found.tops[1] + 3, found.lefts[2] : found.lefts[2] + 3] = 0
+    hidden[:, :, found.tops[1] : found.tops[1] + 3, found.lefts[2] : found.lefts[2] + 3] = 0.7
     np.testing.assert_allclose(found.logits[1, 2], model(hidden)[0], rtol=1e-4, atol=1e-5)
 
 
